@@ -1,0 +1,20 @@
+"""Unlearning methods: one small file each, driven by `retrace_pl.tasks.UnlearningTask` or by any loop of your own."""
+
+from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod, as_method
+from retrace_pl.unlearning.gradient_ascent import GradientAscent
+from retrace_pl.unlearning.identity import Identity
+from retrace_pl.unlearning.negative_gradient import NegativeGradient
+from retrace_pl.unlearning.retain_finetune import RetainFineTune
+from retrace_pl.unlearning.retrain import Retrain
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "GradientAscent",
+    "Identity",
+    "NegativeGradient",
+    "RetainFineTune",
+    "Retrain",
+    "UnlearningMethod",
+    "as_method",
+]

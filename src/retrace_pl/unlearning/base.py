@@ -1,0 +1,342 @@
+"""The contract of an unlearning method, and the adapter that lets any object with an `unlearn_step` fulfil it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from retrace_pl.errors import InputError
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs `[n, ...]` and labels `[n]` (int64), both on the model's device."""
+
+Batches = Iterable[Batch]
+"""One pass over a split, batch by batch; may be iterated several times."""
+
+DATA = frozenset({"retain", "forget"})
+"""The two streams a method may ask for in `needs`."""
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+BatchNorm = Literal["update", "freeze"]
+
+
+class UnlearningMethod:
+    """Common settings and default hooks of every unlearning method.
+
+    The life of a method, as `retrace_pl.tasks.UnlearningTask` runs it (any other driver should keep the order):
+    `prepare(model)`, `edit(model, retain_loader, forget_loader)`, then for every epoch `set_mode(model)` and one
+    `unlearn_step` per pair of batches. An iterative method overrides `unlearn_step`; a one-shot method overrides
+    `edit` and has `epochs=0`; a method may use both (for instance a saliency mask first, steps afterwards).
+
+    `unlearn_step(model, retain_batch, forget_batch, optimizer, step, epoch) -> dict` is the contract of MLS-Bench's
+    "security-machine-unlearning", so that a file written for it plugs in unchanged (see `as_method`).
+
+    One epoch is one pass over the longer of the streams; the shorter one is cycled. Batch normalisation: with
+    `batch_norm="update"` the whole model is in train mode, as in the published implementations, and the running
+    statistics follow every forward pass. With `"freeze"` the batch-norm layers stay in eval mode and keep the
+    statistics of the original model (their weights and biases still learn), while dropout is on in both. Methods that
+    pass forget batches alone through the model default to "freeze": a batch of one class has statistics that no later
+    input shares, and a model broken by them looks as if it had forgotten.
+
+    Args:
+        epochs: Passes over the data; 0 for methods that only use `edit`.
+        lr: Learning rate, above 0.
+        batch_size: Examples per batch of each stream.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: Momentum of SGD; other optimisers ignore it.
+        weight_decay: Weight decay of the optimiser.
+        strength: How hard the method pushes towards forgetting, 0 or more; 1 is the published rule, and every method
+            says what it multiplies. Sweeping it gives the trade-off between forgetting and utility.
+        batch_norm: "update" or "freeze", see above.
+
+    Raises:
+        InputError: A setting is out of range.
+    """
+
+    needs: ClassVar[frozenset[str]] = DATA
+    """The streams `unlearn_step` reads; the batch of any other stream may be None."""
+
+    from_scratch: ClassVar[bool] = False
+    """True if the method starts from fresh weights and the pretraining recipe instead of the original model."""
+
+    strength_scales_lr: ClassVar[bool] = False
+    """True if `strength` multiplies the learning rate rather than a term of the loss."""
+
+    def __init__(
+        self,
+        epochs: int = 5,
+        lr: float = 1e-3,
+        batch_size: int = 128,
+        optimizer: OptimizerName = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        strength: float = 1.0,
+        batch_norm: BatchNorm = "update",
+    ) -> None:
+        name = type(self).__name__
+        at_least("epochs", epochs, 0, name)
+        at_least("batch_size", batch_size, 1, name)
+        at_least("strength", strength, 0, name)
+        at_least("momentum", momentum, 0, name)
+        at_least("weight_decay", weight_decay, 0, name)
+        if not 0 < lr < float("inf"):
+            raise InputError(f"{name}.lr is {lr}; set it to a number above 0.")
+        one_of("optimizer", optimizer, get_args(OptimizerName), name)
+        one_of("batch_norm", batch_norm, get_args(BatchNorm), name)
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.optimizer_name: OptimizerName = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.strength = strength
+        self.batch_norm: BatchNorm = batch_norm
+        self._backward: Callable[[Tensor], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name used in messages and reports."""
+        return type(self).__name__
+
+    def configure_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Builds the optimiser that `unlearn_step` is given.
+
+        Args:
+            parameters: The model's parameters.
+
+        Returns:
+            The optimiser that the settings describe.
+        """
+        lr = self.lr * self.strength if self.strength_scales_lr else self.lr
+        return build_optimizer(self.optimizer_name, parameters, lr, self.momentum, self.weight_decay)
+
+    def set_mode(self, model: nn.Module) -> None:
+        """Puts the model in train mode; called at the start of every epoch.
+
+        Args:
+            model: The model that is unlearning; its batch-norm layers go to eval mode with `batch_norm="freeze"`.
+        """
+        model.train()
+        if self.batch_norm == "freeze":
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def prepare(self, model: nn.Module) -> None:
+        """Called once before anything else, with the original weights: frozen teacher copies and the like.
+
+        It runs again, with the original weights, when a run is resumed; so it must depend on nothing but the model
+        and explicit seeds.
+
+        Args:
+            model: The original model, on the device of the run.
+        """
+
+    def edit(self, model: nn.Module, retain_loader: Batches, forget_loader: Batches) -> None:
+        """Called once after `prepare` and before the first step: where one-shot methods change the weights.
+
+        It does not run again when a run is resumed; what it computed and later steps need belongs in `state_dict`.
+
+        Args:
+            model: The model to change in place.
+            retain_loader: One pass over the retained records, on the model's device.
+            forget_loader: One pass over the records to forget, on the model's device.
+        """
+
+    def unlearn_step(
+        self,
+        model: nn.Module,
+        retain_batch: Batch,
+        forget_batch: Batch,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        epoch: int,
+    ) -> dict[str, Any]:
+        """One step, including its own zero_grad, backward and optimiser step; this default does nothing and stops.
+
+        Args:
+            model: The model that is unlearning, to be changed in place.
+            retain_batch: Inputs and labels of retained records; None if the method does not need them.
+            forget_batch: Inputs and labels of records to forget; None if the method does not need them.
+            optimizer: What `configure_optimizer` returned.
+            step: Steps done so far in all epochs.
+            epoch: Epochs done so far.
+
+        Returns:
+            At least "loss" (a number or scalar tensor). `"stop": True` ends the run after this step; further numbers
+            are logged as `unlearn/<key>`.
+        """
+        return {"loss": 0.0, "stop": True}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive an interruption: numbers, strings, lists, dictionaries and tensors only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` returned; called after `prepare`.
+
+        Args:
+            state: The saved state.
+        """
+
+    def bind_backward(self, backward: Callable[[Tensor], None] | None) -> None:
+        """Makes `backward` go through the given function, which knows about devices and precision.
+
+        Args:
+            backward: For instance `LightningModule.manual_backward`; None restores `loss.backward()`.
+        """
+        self._backward = backward
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagates; methods call this rather than `loss.backward()`.
+
+        Args:
+            loss: A scalar.
+        """
+        if self._backward is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self._backward(loss)
+
+
+class AdaptedMethod(UnlearningMethod):
+    """Any object with an `unlearn_step` or an `edit`, with everything that it does not say filled in.
+
+    What the object does not say is MLS-Bench's recipe: both streams, 20 epochs, batches of 128, Adam with learning
+    rate 1e-3 on all parameters, the model in train mode. Attributes of the same names as the settings of
+    `UnlearningMethod`, and its hooks (`configure_optimizer`, `prepare`, `edit`, `state_dict`, `load_state_dict`),
+    are used where the object has them. An object with only `edit` runs for 0 epochs.
+
+    Args:
+        inner: The object.
+
+    Raises:
+        InputError: The object has neither method, or an attribute is out of range.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        steps = callable(getattr(inner, "unlearn_step", None))
+        if not steps and not callable(getattr(inner, "edit", None)):
+            raise InputError(
+                f"{type(inner).__name__} is no unlearning method; give it "
+                "unlearn_step(model, retain_batch, forget_batch, optimizer, step, epoch) or "
+                "edit(model, retain_loader, forget_loader)."
+            )
+        optimizer = getattr(inner, "optimizer", "adam")
+        super().__init__(
+            epochs=getattr(inner, "epochs", 20 if steps else 0),
+            lr=getattr(inner, "lr", 1e-3),
+            batch_size=getattr(inner, "batch_size", 128),
+            optimizer=optimizer if isinstance(optimizer, str) else "adam",  # type: ignore[arg-type]
+            momentum=getattr(inner, "momentum", 0.9),
+            weight_decay=getattr(inner, "weight_decay", 0.0),
+            strength=getattr(inner, "strength", 1.0),
+            batch_norm=getattr(inner, "batch_norm", "update"),
+        )
+        self.needs = frozenset(getattr(inner, "needs", DATA))  # type: ignore[misc]
+        unknown = sorted(self.needs - DATA)
+        if unknown:
+            raise InputError(f"{self.name}.needs names {', '.join(unknown)}; use 'retain' and 'forget'.")
+        self.from_scratch = bool(getattr(inner, "from_scratch", False))  # type: ignore[misc]
+
+    @property
+    def name(self) -> str:
+        """The class name of the wrapped object."""
+        return type(self.inner).__name__
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        own = getattr(self.inner, name, None)
+        return own if callable(own) else getattr(super(), name)  # type: ignore[no-any-return]
+
+    def configure_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The object's own optimiser, or the one its settings describe."""
+        optimizer: torch.optim.Optimizer = self._hook("configure_optimizer")(parameters)
+        return optimizer
+
+    def prepare(self, model: nn.Module) -> None:
+        """Calls the object's hook, if any."""
+        self._hook("prepare")(model)
+
+    def edit(self, model: nn.Module, retain_loader: Batches, forget_loader: Batches) -> None:
+        """Calls the object's hook, if any."""
+        self._hook("edit")(model, retain_loader, forget_loader)
+
+    def unlearn_step(
+        self,
+        model: nn.Module,
+        retain_batch: Batch,
+        forget_batch: Batch,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        epoch: int,
+    ) -> dict[str, Any]:
+        """Calls the object's step."""
+        result: dict[str, Any] = self._hook("unlearn_step")(model, retain_batch, forget_batch, optimizer, step, epoch)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The object's own state, if it keeps any."""
+        state: dict[str, Any] = self._hook("state_dict")()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Calls the object's hook, if any."""
+        self._hook("load_state_dict")(state)
+
+
+def as_method(method: Any) -> UnlearningMethod:
+    """Returns the method itself, or any other object behind the adapter that fills in what it does not say.
+
+    Args:
+        method: An `UnlearningMethod`, or any object with an `unlearn_step` (or an `edit`).
+
+    Returns:
+        A method with every setting and hook of the contract.
+
+    Raises:
+        InputError: The object is no unlearning method.
+    """
+    return method if isinstance(method, UnlearningMethod) else AdaptedMethod(method)
+
+
+def build_optimizer(
+    name: OptimizerName, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Builds an optimiser from plain settings.
+
+    Args:
+        name: "sgd", "adam" or "adamw".
+        parameters: What to optimise.
+        lr: Learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay.
+
+    Returns:
+        The optimiser.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=lr, weight_decay=weight_decay)
+
+
+def at_least(setting: str, value: float, low: float, owner: str) -> None:
+    """Raises InputError unless the value is a finite number not below `low`."""
+    if not low <= value < float("inf"):
+        raise InputError(f"{owner}.{setting} is {value}; set it to {low} or more.")
+
+
+def in_unit_interval(setting: str, value: float, owner: str) -> None:
+    """Raises InputError unless the value lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise InputError(f"{owner}.{setting} is {value}; set it to a number between 0 and 1.")
+
+
+def one_of(setting: str, value: str, choices: tuple[str, ...], owner: str) -> None:
+    """Raises InputError unless the value is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{owner}.{setting} is {value!r}; choose one of {', '.join(choices)}.")

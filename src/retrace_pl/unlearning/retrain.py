@@ -1,0 +1,79 @@
+"""Retraining from scratch: the reference that every other method approximates."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from retrace_pl.errors import InputError
+from retrace_pl.unlearning.base import Batch, UnlearningMethod
+
+
+class Retrain(UnlearningMethod):
+    """Trains a fresh model on the retained records alone: exact unlearning, and the reference for all others.
+
+    Rule: `theta = argmin L(D_r)` from a fresh initialisation, L the mean cross-entropy. Needs the retained records.
+    Source: the definition of exact unlearning (Bourtoule et al., 2021, with one shard).
+
+    An audit sees `from_scratch` and trains a new model of the same class with the pretraining recipe; the settings
+    here are then not used. A driver that knows only `prepare` and `unlearn_step` gets the same thing with the
+    settings below: `prepare` re-initialises every layer by its own `reset_parameters`.
+
+    Args:
+        epochs: Passes over the retained records.
+        lr: Learning rate.
+        seed: Seed of the fresh weights.
+        kwargs: The other settings of `UnlearningMethod`; `strength` has no effect.
+
+    Raises:
+        InputError: A setting is out of range.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+    from_scratch: ClassVar[bool] = True
+
+    def __init__(self, epochs: int = 20, lr: float = 0.05, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(epochs=epochs, lr=lr, **kwargs)
+        self.seed = seed
+
+    def prepare(self, model: nn.Module) -> None:
+        """Re-initialises every layer.
+
+        Args:
+            model: The original model.
+
+        Raises:
+            InputError: A module holds parameters of its own and has no `reset_parameters`.
+        """
+        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)
+            for name, module in model.named_modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+                elif next(module.parameters(recurse=False), None) is not None:
+                    raise InputError(
+                        f"Retrain cannot re-initialise {name or 'the model'} ({type(module).__name__}); give it a "
+                        "reset_parameters() method or train a fresh model with ClassifierTask."
+                    )
+
+    def unlearn_step(
+        self,
+        model: nn.Module,
+        retain_batch: Batch,
+        forget_batch: Batch,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        epoch: int,
+    ) -> dict[str, Any]:
+        """Descends L(D_r); see `UnlearningMethod.unlearn_step`."""
+        inputs, labels = retain_batch
+        loss = functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        self.backward(loss)
+        optimizer.step()
+        return {"loss": loss.detach()}
