@@ -1,0 +1,23 @@
+"""Classifiers and generators: plain torch modules, pixels in [0, 1] at both ends."""
+
+from __future__ import annotations
+
+from retrace_pl.models.base import AdversarialGenerator, Classifier, Generator, ImageClassifier
+from retrace_pl.models.dcgan import DCGAN
+from retrace_pl.models.ema import ExponentialMovingAverage
+from retrace_pl.models.init import initialise
+from retrace_pl.models.resnet_cifar import ResNet20, ResNetCIFAR
+from retrace_pl.models.small_cnn import SmallCNN
+
+__all__ = [
+    "DCGAN",
+    "AdversarialGenerator",
+    "Classifier",
+    "ExponentialMovingAverage",
+    "Generator",
+    "ImageClassifier",
+    "ResNet20",
+    "ResNetCIFAR",
+    "SmallCNN",
+    "initialise",
+]

@@ -1,0 +1,147 @@
+"""What comparing two models needs to know about a modality: images here, tokens or states in other implementations."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from retrace_pl.errors import InputError
+
+__all__ = ["Behaviour", "ClassifierBehaviour"]
+
+
+@runtime_checkable
+class Behaviour(Protocol):
+    """How to slice inputs, run a model on them, and read its outputs as probabilities, labels and losses.
+
+    Everything that depends on the modality goes through these methods, so the comparison of two models never
+    learns whether an input is an image, a dict of token ids with its attention mask, or a state. `inputs` is whatever
+    the implementation understands; the only requirements are a batch size and a way to slice.
+
+    Outputs are one tensor of shape [n, ...]: logits, or the parameters of an action distribution side by side. No
+    method may let one sample's result depend on another sample of the batch.
+    """
+
+    def size(self, inputs: Any) -> int:
+        """Return the number of samples in `inputs`."""
+        ...
+
+    def select(self, inputs: Any, start: int, stop: int) -> Any:
+        """Return the samples `start` to `stop` (exclusive; `stop` may exceed the size) as inputs of the same kind."""
+        ...
+
+    def to(self, inputs: Any, device: torch.device) -> Any:
+        """Return `inputs` on `device`."""
+        ...
+
+    def differentiable(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Return the continuous representation of `inputs` at which gradients are taken.
+
+        The pixels of an image, the output of the embedding layer for tokens. The result is a leaf of shape [n, ...]
+        with `requires_grad` and shares no autograd history with the caller's tensors.
+        """
+        ...
+
+    def forward(self, model: nn.Module, inputs: Any, representation: Tensor | None = None) -> Tensor:
+        """Run `model` once and return its outputs, shape [n, ...].
+
+        Args:
+            model: Module in eval mode.
+            inputs: Samples on the model's device.
+            representation: Result of `differentiable(model, inputs)`; when given, the outputs are computed from it,
+                so that they can be differentiated with respect to it.
+
+        Raises:
+            InputError: The model's outputs do not have the shape this modality requires.
+        """
+        ...
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Turn outputs into what a black-box auditor sees, shape [n, ...], at least float32; probabilities lie in [0, 1]."""
+        ...
+
+    def pseudo_labels(self, probabilities: Tensor) -> Tensor:
+        """Return the labels that probabilities of the original model imply; used for the losses of both models."""
+        ...
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of every sample under `labels`, shape [n], in nats, at least float32."""
+        ...
+
+
+class ClassifierBehaviour:
+    """Classifiers over one floating-point tensor (images, or any feature vector), gradients taken at the input.
+
+    Inputs are cast to the floating-point type of the model, so a half-precision model takes float32 inputs; the
+    probabilities, losses and everything after them are computed in float32 (float64 for a float64 model).
+    """
+
+    def size(self, inputs: Tensor) -> int:
+        """Return the length of the first dimension.
+
+        Raises:
+            InputError: `inputs` is not a floating-point tensor of shape [n, ...].
+        """
+        if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not inputs.is_floating_point():
+            kind = (
+                f"{inputs.dtype} tensor of shape {list(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs)
+            )
+            raise InputError(f"inputs: a classifier takes a floating-point tensor of shape [n, ...], got {kind}")
+        return inputs.shape[0]
+
+    def select(self, inputs: Tensor, start: int, stop: int) -> Tensor:
+        """Return a view of samples `start` to `stop`."""
+        return inputs[start:stop]
+
+    def to(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """Return `inputs` on `device`."""
+        return inputs.to(device)
+
+    def differentiable(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Return the inputs themselves as a leaf of the model's floating-point type, shape [n, ...]."""
+        leaf = inputs.detach().to(_floating_type(model, inputs.dtype))
+        if leaf.is_inference():  # made under torch.inference_mode: only a copy may take part in autograd
+            leaf = leaf.clone()
+        return leaf.requires_grad_(True)
+
+    def forward(self, model: nn.Module, inputs: Tensor, representation: Tensor | None = None) -> Tensor:
+        """Return the logits, shape [n, K] with K >= 2.
+
+        Raises:
+            InputError: The model returns something else.
+        """
+        x = inputs.to(_floating_type(model, inputs.dtype)) if representation is None else representation
+        logits = model(x)
+        if not isinstance(logits, Tensor):
+            raise InputError(f"model: {type(model).__name__} returns {type(logits).__name__}, not a tensor of logits")
+        if logits.ndim != 2 or logits.shape[0] != inputs.shape[0] or logits.shape[1] < 2:
+            raise InputError(
+                f"model: {type(model).__name__} returns shape {list(logits.shape)} for {inputs.shape[0]} inputs;"
+                " a classifier must return logits of shape [n, classes] with at least two classes"
+            )
+        return logits
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return softmax probabilities, shape [n, K]."""
+        return _at_least_float32(outputs).softmax(dim=1)
+
+    def pseudo_labels(self, probabilities: Tensor) -> Tensor:
+        """Return the most probable class, shape [n], int64; the first one of a tie."""
+        return probabilities.argmax(dim=1)
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of every sample, shape [n], in nats."""
+        return nn.functional.cross_entropy(_at_least_float32(outputs), labels, reduction="none")
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _floating_type(model: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the type of the model's first floating-point parameter or buffer."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), default)
