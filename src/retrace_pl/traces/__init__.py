@@ -1,0 +1,32 @@
+"""Traces: what unlearning left behind in the difference of two models, measured under an access level."""
+
+from retrace_pl.traces.access import SIGNALS, Access
+from retrace_pl.traces.calibration import Calibration, calibrate
+from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
+from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
+from retrace_pl.traces.scorer import Sign, TraceDeltas, TraceScorer, TraceScores, TraceWeights
+from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION, delta_gradient, delta_loss, delta_prediction
+
+__all__ = [
+    "GRADIENT_EPS",
+    "RESOLUTION",
+    "SIGNALS",
+    "Access",
+    "BatchMinMax",
+    "Calibration",
+    "FixedQuantile",
+    "ModelPair",
+    "Normaliser",
+    "PairResponse",
+    "PairValues",
+    "Rank",
+    "Sign",
+    "TraceDeltas",
+    "TraceScorer",
+    "TraceScores",
+    "TraceWeights",
+    "calibrate",
+    "delta_gradient",
+    "delta_loss",
+    "delta_prediction",
+]
