@@ -60,7 +60,7 @@ class Behaviour(Protocol):
         ...
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Turn outputs into what a black-box auditor sees: probabilities in [0, 1], shape [n, ...], float32 or better."""
+        """Turn outputs into what a black-box auditor sees: probabilities, shape [n, ...], float32 or better."""
         ...
 
     def pseudo_labels(self, probabilities: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ def calibrate(scorer: TraceScorer, positives: Any, negatives: Any) -> Calibratio
     auroc = {name: float(roc_auc_score(truth, array)) for name, array in arrays.items()}
     if scorer.sign == "paper_literal" and auroc["score"] < 0.5:
         warnings.warn(
-            f"sign: paper_literal gives inputs like the deleted data lower scores than others (AUROC {auroc['score']:.3f});"
-            " use sign=positive",
+            "sign: paper_literal scores inputs like the deleted data lower than others (score AUROC"
+            f" {auroc['score']:.3f}); use sign=positive",
             UserWarning,
             stacklevel=2,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +32,10 @@ class Normaliser(ABC):
         Args:
             deltas: Signal name to differences, each of shape [n].
         """
+
+    def fitted(self, signals: Collection[str]) -> bool:
+        """Say whether every one of `signals` can be normalised now."""
+        return True
 
     @abstractmethod
     def __call__(self, signal: str, delta: Tensor) -> Tensor:
@@ -74,6 +78,10 @@ class FixedQuantile(Normaliser):
         self.high = high
         self._reference: dict[str, tuple[float, float]] = {}
 
+    def fitted(self, signals: Collection[str]) -> bool:
+        """Say whether there is a reference for every one of `signals`."""
+        return set(signals) <= set(self._reference)
+
     @property
     def degenerate(self) -> tuple[str, ...]:
         """Signals whose public differences are all the same, and which therefore normalise to 0."""
@@ -111,9 +119,14 @@ class FixedQuantile(Normaliser):
         return ((delta - low) / (high - low)).clamp(0.0, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return quantile levels and the reference values per signal."""
-        reference = {signal: list(bounds) for signal, bounds in self._reference.items()}
-        return {**super().state_dict(), "low": self.low, "high": self.high, "reference": reference}
+        """Return quantile levels, the reference values per signal, and which signals are `degenerate`."""
+        return {
+            **super().state_dict(),
+            "low": self.low,
+            "high": self.high,
+            "reference": {signal: list(bounds) for signal, bounds in self._reference.items()},
+            "degenerate": list(self.degenerate),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over levels and reference values.

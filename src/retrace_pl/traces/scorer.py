@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -98,7 +99,8 @@ class TraceScorer:
     Args:
         pair: The two models at one access level.
         weights: Weights of the signals; all equal by default.
-        normaliser: Brings each signal to [0, 1]; `FixedQuantile` by default. It belongs to this scorer alone.
+        normaliser: Brings each signal to [0, 1]; `FixedQuantile` by default. The scorer works on a copy, so that
+            one setting can serve several pairs; one that was fitted before keeps its reference.
         sign: `positive`: the score rises with the differences. `paper_literal`: one minus that, as the reward of the
             paper is printed; it points away from the deleted data wherever the differences point towards it.
         batch_size: Inputs per forward pass.
@@ -121,7 +123,7 @@ class TraceScorer:
             raise InputError(f"batch_size: {batch_size} must be at least 1")
         self.pair = pair
         self.weights = TraceWeights.parse(weights)
-        self.normaliser = FixedQuantile() if normaliser is None else normaliser
+        self.normaliser = FixedQuantile() if normaliser is None else deepcopy(normaliser)
         self.sign: Sign = sign
         self.batch_size = batch_size
         active = {signal: weight for signal, weight in asdict(self.weights).items() if signal in pair.access.signals}
@@ -132,7 +134,6 @@ class TraceScorer:
                 " give one a positive weight or raise the access level"
             )
         self._weights = {signal: weight / total for signal, weight in active.items() if weight > 0.0}
-        self._fitted = not self.normaliser.needs_fit
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -153,7 +154,6 @@ class TraceScorer:
         """
         if self.normaliser.needs_fit:
             self.normaliser.fit(self.deltas(public).named())
-        self._fitted = True
 
     def __call__(self, inputs: Any, signals: Collection[str] | None = None) -> TraceScores:
         """Score inputs.
@@ -219,7 +219,6 @@ class TraceScorer:
             "signals": list(self.signals),
             "weights": asdict(self.weights),
             "sign": self.sign,
-            "fitted": self._fitted,
             "normaliser": self.normaliser.state_dict(),
         }
 
@@ -236,11 +235,10 @@ class TraceScorer:
                     f"scorer: the stored state has {setting}={state.get(setting)}, this run has {own[setting]};"
                     " use the same setting or fit again"
                 )
-        self.normaliser.load_state_dict(state["normaliser"])
-        self._fitted = bool(state["fitted"])
+        self.normaliser.load_state_dict(state.get("normaliser") or {})
 
     def _require_fit(self) -> None:
-        if not self._fitted:
+        if not self.normaliser.fitted(self.signals):
             name = type(self.normaliser).__name__
             raise RunError(f"scorer: {name} has no reference yet; call fit(public_inputs) before scoring")
 
