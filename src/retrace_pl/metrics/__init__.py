@@ -1,0 +1,41 @@
+"""What the reconstructions are worth: torchmetrics metrics, each defined in its docstring.
+
+Metrics that compare with a reference take it when they are built and hold it on every rank; `update` takes candidates.
+`pixels` and `structure` work on the inputs, `features`, `manifold` and `labels` on what an evaluator makes of them. A
+metric that is not defined for what it saw (one candidate has no diversity) computes NaN.
+"""
+
+from retrace_pl.metrics.distances import Nearest, cross_pairwise_mse, nearest_records, pairwise_mse
+from retrace_pl.metrics.features import FeatureFID, FeatureKID, FeatureKL, frechet_distance
+from retrace_pl.metrics.floors import intra_class_mse, mse_floors
+from retrace_pl.metrics.labels import LabelKL
+from retrace_pl.metrics.manifold import PrecisionRecall
+from retrace_pl.metrics.membership import MembershipAUC, membership_auc
+from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, PairwiseMSE
+from retrace_pl.metrics.structure import SSIM, ssim_window
+from retrace_pl.metrics.success import SuccessRate, wilson_interval
+
+__all__ = [
+    "SSIM",
+    "CentredCosine",
+    "Diversity",
+    "FeatureFID",
+    "FeatureKID",
+    "FeatureKL",
+    "LabelKL",
+    "MembershipAUC",
+    "Nearest",
+    "NearestMSE",
+    "PairwiseMSE",
+    "PrecisionRecall",
+    "SuccessRate",
+    "cross_pairwise_mse",
+    "frechet_distance",
+    "intra_class_mse",
+    "membership_auc",
+    "mse_floors",
+    "nearest_records",
+    "pairwise_mse",
+    "ssim_window",
+    "wilson_interval",
+]
