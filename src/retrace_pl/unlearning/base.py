@@ -28,8 +28,9 @@ class UnlearningMethod:
 
     The life of a method, as `retrace_pl.tasks.UnlearningTask` runs it (any other driver should keep the order):
     `prepare(model)`, `edit(model, retain_loader, forget_loader)`, then for every epoch `set_mode(model)` and one
-    `unlearn_step` per pair of batches. An iterative method overrides `unlearn_step`; a one-shot method overrides
-    `edit` and has `epochs=0`; a method may use both (for instance a saliency mask first, steps afterwards).
+    `unlearn_step` per pair of batches, and `finish(model)` after the last step. An iterative method overrides
+    `unlearn_step`; a one-shot method overrides `edit` and has `epochs=0`; a method may use both (for instance a
+    saliency mask first, steps afterwards).
 
     `unlearn_step(model, retain_batch, forget_batch, optimizer, step, epoch) -> dict` is the contract of MLS-Bench's
     "security-machine-unlearning", so that a file written for it plugs in unchanged (see `as_method`).
@@ -171,6 +172,13 @@ class UnlearningMethod:
         """
         return {"loss": 0.0, "stop": True}
 
+    def finish(self, model: nn.Module) -> None:
+        """Called once after the last step: rewinding to an earlier state, dropping an extra logit and the like.
+
+        Args:
+            model: The model that has unlearnt, to be changed in place.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """What must survive an interruption: numbers, strings, lists, dictionaries and tensors only."""
         return {}
@@ -207,8 +215,8 @@ class AdaptedMethod(UnlearningMethod):
 
     What the object does not say is MLS-Bench's recipe: both streams, 20 epochs, batches of 128, Adam with learning
     rate 1e-3 on all parameters, the model in train mode. Attributes of the same names as the settings of
-    `UnlearningMethod`, and its hooks (`configure_optimizer`, `prepare`, `edit`, `state_dict`, `load_state_dict`),
-    are used where the object has them. An object with only `edit` runs for 0 epochs.
+    `UnlearningMethod`, and its hooks (`configure_optimizer`, `prepare`, `edit`, `finish`, `state_dict`,
+    `load_state_dict`), are used where the object has them. An object with only `edit` runs for 0 epochs.
 
     Args:
         inner: The object.
@@ -277,6 +285,10 @@ class AdaptedMethod(UnlearningMethod):
         """Calls the object's step."""
         result: dict[str, Any] = self._hook("unlearn_step")(model, retain_batch, forget_batch, optimizer, step, epoch)
         return result
+
+    def finish(self, model: nn.Module) -> None:
+        """Calls the object's hook, if any."""
+        self._hook("finish")(model)
 
     def state_dict(self) -> dict[str, Any]:
         """The object's own state, if it keeps any."""
