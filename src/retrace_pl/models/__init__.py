@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from retrace_pl.models.augment import DifferentiableAugmentation
 from retrace_pl.models.base import AdversarialGenerator, Classifier, Generator, ImageClassifier
 from retrace_pl.models.dcgan import DCGAN
 from retrace_pl.models.ema import ExponentialMovingAverage
+from retrace_pl.models.features import FeatureExtractor
 from retrace_pl.models.init import initialise
 from retrace_pl.models.resnet_cifar import ResNet20, ResNetCIFAR
 from retrace_pl.models.small_cnn import SmallCNN
@@ -13,7 +15,9 @@ __all__ = [
     "DCGAN",
     "AdversarialGenerator",
     "Classifier",
+    "DifferentiableAugmentation",
     "ExponentialMovingAverage",
+    "FeatureExtractor",
     "Generator",
     "ImageClassifier",
     "ResNet20",
