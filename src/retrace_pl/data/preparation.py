@@ -1,0 +1,163 @@
+"""From an opened source to splits in memory: sizes, draws, decoding and copies in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from retrace_pl.data import splits as plan
+from retrace_pl.data.duplicates import drop_copies
+from retrace_pl.data.pixels import RawImages, materialise
+from retrace_pl.data.sources.base import SourceImages
+from retrace_pl.data.tensors import LabelledTensors
+from retrace_pl.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """What decides the records and pixels of the splits; arguments as of :class:`UnlearningDataModule`.
+
+    Args:
+        forget_class: Classes to delete.
+        forget_fraction: Share of the train records to delete.
+        forget_indices: Positions in the train split to delete.
+        public_includes_deleted: Whether the public set may hold images of the deleted classes.
+        sizes: Records of train, test, evaluator and public, None where the default share applies.
+        image_size: Side in pixels.
+        channels: 1 or 3.
+        seed: Seed of every draw.
+
+    Raises:
+        InputError: If the settings contradict each other.
+    """
+
+    forget_class: int | str | Sequence[int | str] | None
+    forget_fraction: float | None
+    forget_indices: Sequence[int] | None
+    public_includes_deleted: bool
+    sizes: Mapping[str, int | None]
+    image_size: int
+    channels: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        forget = ("forget_class", "forget_fraction", "forget_indices")
+        given = [name for name in forget if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = "none of them is" if not given else " and ".join(given) + " are"
+            raise InputError(f"set exactly one of forget_class, forget_fraction and forget_indices; {found} set")
+        if self.forget_fraction is not None:
+            plan.check_fraction(self.forget_fraction)
+        for name, size in self.sizes.items():
+            if size is not None and size < 1:
+                raise InputError(f"{name}_size: {size} leaves the split empty; ask for at least one record")
+        if self.channels not in (1, 3):
+            raise InputError(f"channels: {self.channels} is neither 1 (greyscale) nor 3 (colour)")
+        for name, least in (("image_size", 4), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: {getattr(self, name)} is below {least}")
+
+    @property
+    def deletion(self) -> Literal["class", "records"]:
+        """Whether whole classes or single records are deleted."""
+        return "records" if self.forget_class is None else "class"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Splits in memory.
+
+    Args:
+        classes: Class names.
+        deleted_classes: Deleted classes, or the classes of deleted records.
+        splits: Records per split.
+        dropped: Copies dropped per split.
+    """
+
+    classes: tuple[str, ...]
+    deleted_classes: tuple[int, ...]
+    splits: dict[str, LabelledTensors]
+    dropped: dict[str, int]
+
+
+def prepare(opened: SourceImages, settings: SplitSettings) -> Prepared:
+    """Draw the splits, decode their images once, and drop copies across splits.
+
+    Raises:
+        InputError: If the settings do not fit the data, or an image cannot be read.
+    """
+    count = len(opened.classes)
+    deleted = None if settings.forget_class is None else plan.resolve_classes(settings.forget_class, opened.classes)
+    excluded = deleted if deleted is not None and not settings.public_includes_deleted else ()
+    drawn = _draw(opened, settings, excluded)
+
+    train_labels = opened.train.labels[drawn["train"]]
+    if deleted is not None:
+        forget = plan.forget_by_class(train_labels, deleted, opened.classes)
+    elif settings.forget_fraction is not None:
+        forget = plan.forget_by_fraction(train_labels, settings.forget_fraction, count, settings.seed)
+    else:
+        forget = plan.forget_by_index(len(train_labels), settings.forget_indices or [])
+    positions = {
+        "forget": drawn["train"][forget],
+        "retain": np.delete(drawn["train"], forget),
+        "test": drawn["test"],
+        "evaluator": drawn["evaluator"],
+        "public": drawn["public"],
+    }
+    splits, dropped = drop_copies({name: _decode(opened, settings, name, where) for name, where in positions.items()})
+    _report_copies(splits, dropped)
+    splits["train"] = _merge(splits["retain"], splits["forget"])
+    deleted_classes = deleted or tuple(np.unique(splits["forget"].labels.numpy()).tolist())
+    return Prepared(opened.classes, deleted_classes, splits, dropped)
+
+
+def _draw(opened: SourceImages, settings: SplitSettings, excluded: tuple[int, ...]) -> dict[str, plan.IntArray]:
+    labels, count = opened.train.labels, len(opened.classes)
+    shares = plan.SHARES_WITHOUT_TEST if opened.test is None else plan.SHARES_WITH_TEST
+    public_available = int(np.isin(labels, excluded, invert=True).sum())
+    sizes = plan.plan_sizes(settings.sizes, shares, len(labels), public_available)
+    drawn = plan.draw_splits(labels, sizes, count, settings.seed, excluded)
+    if opened.test is not None:
+        test_labels = opened.test.labels
+        sizes = plan.plan_sizes(settings.sizes, {"test": 100}, len(test_labels), 0)
+        drawn |= plan.draw_splits(test_labels, sizes, count, settings.seed)
+    return drawn
+
+
+def _decode(opened: SourceImages, settings: SplitSettings, name: str, positions: plan.IntArray) -> LabelledTensors:
+    images: RawImages = opened.test if name == "test" and opened.test is not None else opened.train
+    pixels = materialise(images, positions, settings.image_size, settings.channels)
+    return LabelledTensors(
+        torch.from_numpy(pixels), torch.from_numpy(images.labels[positions]), torch.from_numpy(positions)
+    )
+
+
+def _report_copies(splits: Mapping[str, LabelledTensors], dropped: Mapping[str, int]) -> None:
+    for name, tensors in splits.items():
+        if len(tensors) == 0:
+            raise InputError(
+                f"all {dropped[name]} images of the {name} split are copies of images in other splits;"
+                " remove the copies from the data set"
+            )
+    if any(dropped.values()):
+        lost = ", ".join(f"{number} from {name}" for name, number in dropped.items() if number)
+        _log.info("dropped copies of images that are in another split: %s", lost)
+
+
+def _merge(retain: LabelledTensors, forget: LabelledTensors) -> LabelledTensors:
+    """The train split, in the order of the source."""
+    records = torch.cat([retain.records, forget.records])
+    order = torch.argsort(records)
+    return LabelledTensors(
+        torch.cat([retain.pixels, forget.pixels])[order],
+        torch.cat([retain.labels, forget.labels])[order],
+        records[order],
+    )

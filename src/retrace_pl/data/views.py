@@ -1,0 +1,116 @@
+"""Data modules over the splits of an :class:`UnlearningDataModule`, each for one kind of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from retrace_pl.data.loading import Batch
+from retrace_pl.errors import InputError
+
+if TYPE_CHECKING:
+    from retrace_pl.data.module import UnlearningDataModule
+
+
+class _View(LightningDataModule):
+    """Shares the splits of a parent, which it sets up when Lightning sets it up."""
+
+    def __init__(self, parent: UnlearningDataModule, batch_size: int | None) -> None:
+        super().__init__()
+        self.parent = parent
+        self.batch_size = parent.batch_size if batch_size is None else batch_size
+
+    def prepare_data(self) -> None:
+        """Let the parent download what it needs."""
+        self.parent.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Let the parent draw its splits."""
+        self.parent.setup(stage)
+
+    def _epoch(self) -> int:
+        """The epoch that the trainer is about to run, which is not 0 where it resumes."""
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+
+class SplitView(_View):
+    """Fits on one split and validates on another.
+
+    Args:
+        parent: Where the splits are.
+        train: Split to fit on.
+        val: Split to validate and test on.
+        batch_size: Records per batch; None for the parent's.
+        augment: Augment the split that is fitted on.
+    """
+
+    def __init__(
+        self, parent: UnlearningDataModule, train: str, val: str, *, batch_size: int | None = None, augment: bool = True
+    ) -> None:
+        super().__init__(parent, batch_size)
+        self.fit_split = train
+        self.val_split = val
+        self.augment = augment
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The split to fit on, shuffled."""
+        return self.parent.loader_of(
+            self.parent.split(self.fit_split),
+            batch_size=self.batch_size,
+            shuffle=True,
+            augment=self.augment,
+            epoch=self._epoch(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The split to validate on, in order."""
+        return self.parent.loader(self.val_split, batch_size=self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The split to validate on, in order."""
+        return self.val_dataloader()
+
+
+class UnlearningView(_View):
+    """Retain and forget batches in step.
+
+    Args:
+        parent: Where the splits are.
+        batch_size: Records per batch of each kind; None for the parent's.
+    """
+
+    def __init__(self, parent: UnlearningDataModule, *, batch_size: int | None = None) -> None:
+        super().__init__(parent, batch_size)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Batches ``{"retain": (inputs, labels), "forget": (inputs, labels)}``, shuffled and augmented."""
+        splits = {name: self.parent.split(name) for name in ("retain", "forget")}
+        loaders = {name: self._training_loader(name) for name in splits}
+        batches = max(len(loader) for loader in loaders.values())
+        return CombinedLoader({name: self._training_loader(name, batches) for name in splits}, "max_size_cycle")
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Two loaders: what must still be known, and what must be forgotten."""
+        test = self.parent.split("test")
+        deleted = set(self.parent.deleted_classes)
+        if self.parent.deletion == "records":
+            kept, gone = test, self.parent.split("forget")
+        else:
+            kept, gone = test.of_classes(set(range(self.parent.num_classes)) - deleted), test.of_classes(deleted)
+        if len(kept) == 0 or len(gone) == 0:
+            which = "retained" if len(kept) == 0 else "deleted"
+            raise InputError(f"test_size: the test split holds no image of the {which} classes; raise it")
+        return [self.parent.loader_of(tensors, batch_size=self.batch_size) for tensors in (kept, gone)]
+
+    def _training_loader(self, name: str, batches: int | None = None) -> DataLoader[Batch]:
+        return self.parent.loader_of(
+            self.parent.split(name),
+            batch_size=self.batch_size,
+            shuffle=True,
+            augment=True,
+            batches=batches,
+            epoch=self._epoch(),
+        )
