@@ -1,0 +1,17 @@
+"""Attacks: from two models and public data to a reconstruction of what was deleted."""
+
+from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
+from retrace_pl.attacks.prior import prior_only
+from retrace_pl.attacks.retrace import ReTrace
+from retrace_pl.attacks.selection import Selection, assemble, select_instance
+
+__all__ = [
+    "Attack",
+    "AttackContext",
+    "ReTrace",
+    "Reconstruction",
+    "Selection",
+    "assemble",
+    "prior_only",
+    "select_instance",
+]

@@ -1,0 +1,110 @@
+"""The ReTrace attack: search the generator's latent space for what the two models disagree about."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
+from retrace_pl.attacks.selection import Selection, assemble, check_selection, select_instance
+from retrace_pl.envs import LatentCore, random_stream
+from retrace_pl.errors import InputError
+from retrace_pl.searchers import Searcher
+
+__all__ = ["ReTrace"]
+
+
+class ReTrace(Attack):
+    """ReTrace: a searcher maximises the trace score in latent space; the best candidates are the reconstruction.
+
+    Source: ReTrace (ICLR 2026). Instance level: the best candidate, optionally refined by a local search. Distribution
+    level: the best ``top_k``, by default chosen to differ from each other. Refinement queries are part of the budget.
+
+    Args:
+        searcher: Who searches; the context's searcher where none is given.
+        top_k: Size of the distribution-level reconstruction.
+        selection: ``diverse`` (farthest point among the best candidates' images) or ``top`` (the plain best).
+        tolerance: Score that the diverse selection may give up against the plain best.
+        max_candidates: Number of best candidates that the diverse selection chooses from, at most.
+        refinement_steps: Rounds of local search around the best candidate; 0 skips it.
+        refinement_population: Queries per round.
+        refinement_std: Standard deviation of the first round's steps, halved four times over the rounds.
+    """
+
+    name: ClassVar[str] = "retrace"
+
+    def __init__(
+        self,
+        searcher: Searcher | None = None,
+        top_k: int = 64,
+        selection: Selection = "diverse",
+        tolerance: float = 0.01,
+        max_candidates: int = 1024,
+        refinement_steps: int = 0,
+        refinement_population: int = 32,
+        refinement_std: float = 0.3,
+    ) -> None:
+        check_selection(top_k, selection)
+        if refinement_steps < 0 or refinement_population < 1 or refinement_std <= 0:
+            raise InputError(
+                "attack: refinement_steps must be at least 0, refinement_population at least 1, refinement_std positive"
+            )
+        self.searcher = searcher
+        self.top_k = top_k
+        self.selection: Selection = selection
+        self.tolerance = tolerance
+        self.max_candidates = max_candidates
+        self.refinement_steps = refinement_steps
+        self.refinement_population = refinement_population
+        self.refinement_std = refinement_std
+
+    def reconstruct(self, context: AttackContext) -> Reconstruction:
+        """Search, refine within the same budget, and select.
+
+        Raises:
+            InputError: There is no searcher, or refinement leaves no query for the search.
+        """
+        searcher = self.searcher if self.searcher is not None else context.searcher
+        if searcher is None:
+            raise InputError("attack.searcher: ReTrace needs a searcher; give one, for example RandomSearcher")
+        refinement = self.refinement_steps * self.refinement_population
+        if context.budget <= refinement:
+            raise InputError(
+                f"refinement takes {refinement} of {context.budget} queries; raise the budget or lower "
+                "attack.refinement_steps"
+            )
+        core = context.core()
+        searcher.search(core, context.budget - refinement, context.seed, context.observer)
+        extra = self._refine(core, context.budget, context.seed) if refinement else None
+        result = assemble(
+            core,
+            self.top_k,
+            self.selection,
+            context.seed,
+            tolerance=self.tolerance,
+            max_candidates=self.max_candidates,
+            extra=extra,
+        )
+        result.policy = searcher.policy_state()
+        return result
+
+    def _refine(self, core: LatentCore, budget: int, seed: int) -> tuple[Tensor, float]:
+        """Local search around the best candidate, under the same access and counted in the same budget.
+
+        A round keeps its best candidate only where that raises the score, so a saturated instance stays as it is.
+        """
+        row = select_instance(core, core.pool, seed)
+        latent, score = core.pool.latents[row : row + 1].clone(), float(core.pool.scores[row])
+        random = random_stream(seed, "refinement")
+        core.extend(budget)
+        for step in range(self.refinement_steps):
+            std = self.refinement_std * 0.5 ** (4 * step / self.refinement_steps)
+            noise = torch.randn(self.refinement_population, core.latent_dim, generator=random)
+            proposals = core.settings.project(latent + std * noise)
+            scores = core.evaluate(proposals).cpu()
+            if float(scores.max()) > score:
+                best = int(scores.argmax())
+                latent, score = proposals[best : best + 1], float(scores[best])
+        return latent, score
