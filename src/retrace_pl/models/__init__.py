@@ -8,11 +8,16 @@ from retrace_pl.models.dcgan import DCGAN
 from retrace_pl.models.ema import ExponentialMovingAverage
 from retrace_pl.models.features import FeatureExtractor
 from retrace_pl.models.init import initialise
+from retrace_pl.models.mobilenet_v2 import MobileNetV2
+from retrace_pl.models.resnet18 import ResNet18
 from retrace_pl.models.resnet_cifar import ResNet20, ResNetCIFAR
 from retrace_pl.models.small_cnn import SmallCNN
+from retrace_pl.models.torchvision import TorchvisionClassifier
+from retrace_pl.models.vgg import VGG16BN
 
 __all__ = [
     "DCGAN",
+    "VGG16BN",
     "AdversarialGenerator",
     "Classifier",
     "DifferentiableAugmentation",
@@ -20,8 +25,11 @@ __all__ = [
     "FeatureExtractor",
     "Generator",
     "ImageClassifier",
+    "MobileNetV2",
+    "ResNet18",
     "ResNet20",
     "ResNetCIFAR",
     "SmallCNN",
+    "TorchvisionClassifier",
     "initialise",
 ]

@@ -65,6 +65,7 @@ class ImageClassifier(Classifier):
         self.num_classes = num_classes
         self.num_features = num_features
         self.min_size = min_size
+        self.size_hint = "raise the data's image_size or choose a smaller model"
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", _per_channel("mean", mean, in_channels))
@@ -108,7 +109,7 @@ class ImageClassifier(Classifier):
         if min(inputs.shape[2:]) < self.min_size:
             raise InputError(
                 f"{name} needs images of at least {self.min_size}x{self.min_size} pixels, got "
-                f"{inputs.shape[2]}x{inputs.shape[3]}: raise the data's image_size or choose a smaller model"
+                f"{inputs.shape[2]}x{inputs.shape[3]}: {self.size_hint}"
             )
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def initialise(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw a model's parameters anew: Kaiming-normal, as in MLS-Bench.
 
-    Convolutions use fan_out, linear layers fan_in, biases are 0; batch normalisation starts at scale 1, shift 0 and
+    Convolutions use fan_out, linear layers fan_in, biases are 0; normalisation layers start at scale 1, shift 0 and
     fresh running statistics. Other parameters stay as they are.
 
     Args:
@@ -22,9 +22,10 @@ def initialise(model: nn.Module, generator: torch.Generator | None = None) -> No
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
-        elif isinstance(module, _BatchNorm):
-            module.reset_running_stats()
-            if module.affine:
+        elif isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            if isinstance(module, _BatchNorm):
+                module.reset_running_stats()
+            if module.weight is not None:
                 nn.init.ones_(module.weight)
         else:
             continue
