@@ -61,7 +61,7 @@ def _root(features: Tensor) -> Tensor:
     """A matrix R with R^T R = the unbiased covariance, of at most F rows."""
     centred = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
     if centred.shape[0] <= centred.shape[1]:
-        return centred
+        return torch.as_tensor(centred)
     root: Tensor = torch.linalg.qr(centred, mode="r").R
     return root
 

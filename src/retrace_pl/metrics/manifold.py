@@ -55,8 +55,8 @@ class PrecisionRecall(FeatureMetric):
     Kynkäänniemi et al. 2019: a manifold is the union of balls around every sample that reach its k-th nearest
     neighbour. ``precision`` is the share of candidates inside the deleted records' manifold (are they plausible?),
     ``recall`` the share of deleted records inside the candidates' (is the class covered?). Range [0, 1], no unit,
-    higher is closer. k is lowered to n - 1 on a side with too few samples; recall grows with the number of candidates, so
-    compare rows of equal n. NaN for fewer than two samples on either side.
+    higher is closer. k is lowered to n - 1 on a side with too few samples; recall grows with the number of candidates,
+    so compare rows of equal n. NaN for fewer than two samples on either side.
 
     Args:
         reference: Shape [m, F].

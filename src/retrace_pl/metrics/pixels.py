@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ class _MeanPerCandidate(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
+    @abstractmethod
     def values(self, candidates: Tensor) -> Tensor:
         """The number of every candidate, shape [n]."""
-        raise AssertionError("a subclass defines the value of a candidate")
 
     def update(self, candidates: Tensor) -> None:
         """Add candidates of shape [n, ...]."""

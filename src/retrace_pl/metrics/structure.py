@@ -38,8 +38,8 @@ class SSIM(_MeanPerCandidate):
 
     Wang et al. 2004, eq. 13, by torchmetrics, with data range 1, k1 .01 and k2 .03, borders by reflection. The record
     is the one nearest in mean squared error. The window is `ssim_window`'s: at 16x16 the Gaussian window of 11 still
-    fits but spans most of the image, so such values are coarser than at 32x32 and not comparable with them. Range [-1, 1],
-    no unit, 1 for copies, higher is closer.
+    fits but spans most of the image, so such values are coarser than at 32x32 and not comparable with them. Range
+    [-1, 1], no unit, 1 for copies, higher is closer.
 
     Args:
         records: Images of shape [m, C, H, W] with values in [0, 1].

@@ -1,0 +1,276 @@
+"""Judge reconstructions: a test loop over candidates that fills every metric of an audit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
+
+from retrace_pl.errors import InputError, RunError
+from retrace_pl.metrics import (
+    SSIM,
+    CentredCosine,
+    Diversity,
+    FeatureFID,
+    FeatureKID,
+    FeatureKL,
+    LabelKL,
+    NearestMSE,
+    PairwiseMSE,
+    PrecisionRecall,
+    SuccessRate,
+    nearest_records,
+    ssim_window,
+)
+from retrace_pl.models import Classifier
+from retrace_pl.tasks.reference import Reference, reconstruction_floors
+
+__all__ = ["METRICS", "EvaluationTask", "Reference", "Results", "evaluate_candidates", "reconstruction_floors"]
+
+METRICS = (
+    "mse",
+    "pairwise_mse",
+    "ssim",
+    "cs",
+    "sr_oracle",
+    "sr_original",
+    "sr_mse",
+    "fid_oracle",
+    "kid_oracle",
+    "kl",
+    "label_kl",
+    "diversity",
+    "precision",
+    "recall",
+)
+"""Names of the results, in the order of a report."""
+
+Results: TypeAlias = dict[str, Any]
+"""`METRICS` and ``score`` to a float, or None where one does not apply; ``intervals`` to name -> [low, high]."""
+
+
+class EvaluationTask(LightningModule):
+    """Test loop over candidates that computes every metric against the deleted records.
+
+    Nothing is trained. Batches are candidates [n, ...] or tuples that start with them. After `Trainer.test` the numbers
+    are in `results` as plain floats, None where a metric does not apply: the ones that describe a distribution
+    (``fid_oracle``, ``kid_oracle``, ``kl``, ``label_kl``, ``diversity``, ``precision``, ``recall``) for one candidate,
+    class-based success where the deletion is not tied to classes, SSIM for small images and for what is not an image.
+    Run it on one device: a distributed sampler repeats candidates to fill its last batch.
+
+    Args:
+        evaluator: Classifier that saw neither the original nor the unlearned model's training data.
+        original: f+, for ``sr_original``; None leaves that out.
+        reference: What to compare with.
+        level: Confidence level of the success rates' Wilson intervals.
+        neighbours: k of precision and recall.
+        kid_subsets: Random subsets of ``kid_oracle``.
+        seed: Seed of those subsets.
+    """
+
+    def __init__(
+        self,
+        evaluator: Classifier,
+        original: Classifier | None,
+        reference: Reference,
+        level: float = 0.95,
+        neighbours: int = 3,
+        kid_subsets: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.evaluator = evaluator
+        self.original = original
+        self.reference = reference
+        self.level = level
+        self.neighbours = neighbours
+        self.kid_subsets = kid_subsets
+        self.seed = seed
+        self.results: Results = {}
+        self.metrics = nn.ModuleDict()
+        self._success_mse: float | None = None
+
+    def on_test_start(self) -> None:
+        """Build fresh metrics on the task's device; the reference goes through the evaluator once."""
+        reference = self.reference
+        records, evaluated = reference.records, reference.evaluated(self.evaluator)
+        self._success_mse = reference.success_mse
+        shape = tuple(records.shape[1:])
+        by_input: dict[str, Metric] = {
+            "mse": NearestMSE(records),
+            "pairwise_mse": PairwiseMSE(records),
+            "cs": CentredCosine(records, reference.mean_input),
+            "diversity": Diversity(),
+        }
+        if ssim_window(shape) is not None:
+            by_input["ssim"] = SSIM(records)
+        by_feature: dict[str, Metric] = {
+            "fid_oracle": FeatureFID(evaluated.features),
+            "kid_oracle": FeatureKID(evaluated.features, subsets=self.kid_subsets, seed=self.seed),
+            "kl": FeatureKL(evaluated.features),
+            "manifold": PrecisionRecall(evaluated.features, neighbours=self.neighbours),
+        }
+        success = {name: SuccessRate(self.level) for name in self._success_names()}
+        by_label: dict[str, Metric] = {"label_kl": LabelKL(evaluated.labels, reference.num_classes)}
+        self.metrics = nn.ModuleDict(
+            {
+                kind: nn.ModuleDict(group)
+                for kind, group in (
+                    ("inputs", by_input),
+                    ("features", by_feature),
+                    ("labels", by_label),
+                    ("success", success),
+                )
+            }
+        ).to(self.device)
+
+    def _success_names(self) -> list[str]:
+        names = ["sr_mse"] if self._success_mse is not None else []
+        if self.reference.class_based:
+            names += ["sr_oracle"] if self.original is None else ["sr_oracle", "sr_original"]
+        return names
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Feed one batch of candidates to every metric.
+
+        Raises:
+            InputError: Where candidates and records have different shapes.
+            RunError: Where a candidate is not finite.
+        """
+        inputs: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
+        expected = self.reference.records.shape[1:]
+        if inputs.shape[1:] != expected:
+            raise InputError(f"candidates have shape {list(inputs.shape[1:])}, the deleted records {list(expected)}")
+        if not bool(torch.isfinite(inputs).all()):
+            raise RunError("a candidate holds NaN or infinite values: the generator or the search diverged")
+        labels = self.evaluator(inputs).argmax(dim=1)
+        self._update("inputs", inputs)
+        self._update("features", self.evaluator.features(inputs).flatten(1))
+        self._update("labels", labels)
+        success = self._group("success")
+        if "sr_oracle" in success:
+            success["sr_oracle"].update(self.reference.is_target(labels))
+        if "sr_original" in success and self.original is not None:
+            success["sr_original"].update(self.reference.is_target(self.original(inputs).argmax(dim=1)))
+        if "sr_mse" in success and self._success_mse is not None:
+            records = self.reference.records.to(inputs.device)
+            success["sr_mse"].update(nearest_records(inputs, records).mse <= self._success_mse)
+
+    def on_test_epoch_end(self) -> None:
+        """Compute and log all metrics (``test/NAME``) and put them into `results`."""
+        values: dict[str, Tensor] = {}
+        intervals: dict[str, list[float]] = {}
+        for kind in ("inputs", "features", "labels"):
+            for name, metric in self._group(kind).items():
+                value = metric.compute()
+                values.update(value if isinstance(value, dict) else {name: value})
+        for name, metric in self._group("success").items():
+            rate = metric.compute()
+            values[name] = rate["rate"]
+            intervals[name] = [float(rate["low"]), float(rate["high"])]
+        plain = {name: _plain(values.get(name)) for name in METRICS}
+        self.results = {**plain, "score": None, "intervals": intervals}
+        self.log_dict({f"test/{name}": value for name, value in plain.items() if value is not None})
+
+    def _group(self, kind: str) -> dict[str, Metric]:
+        group = self.metrics[kind]
+        assert isinstance(group, nn.ModuleDict)
+        return {name: metric for name, metric in group.items() if isinstance(metric, Metric)}
+
+    def _update(self, kind: str, values: Tensor) -> None:
+        for metric in self._group(kind).values():
+            metric.update(values)
+
+
+def _plain(value: Tensor | None) -> float | None:
+    """A float, or None for a metric that was not computed or is not defined for so few candidates."""
+    number = math.nan if value is None else float(value)
+    return None if math.isnan(number) else number
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notes about devices and loader workers out of the caller's output."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*is available but not used.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _quiet_trainer(device: torch.device) -> Trainer:
+    return Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        inference_mode=False,
+    )
+
+
+def evaluate_candidates(
+    inputs: Tensor,
+    reference: Reference,
+    evaluator: Classifier,
+    original: Classifier | None,
+    trainer: Trainer | None = None,
+    scores: Tensor | None = None,
+    batch_size: int = 256,
+    **settings: Any,
+) -> Results:
+    """Judge candidates quietly: no log, no progress bar, no checkpoint.
+
+    One candidate is an instance-level reconstruction, several are a distribution-level one. Keep one `reference` for
+    several calls: it remembers the evaluator's features of the records.
+
+    Args:
+        inputs: Candidates, shape [k, ...], on any device.
+        reference: What to compare with.
+        evaluator: The independent evaluation classifier; its device is used, and kept.
+        original: f+, or None to leave out ``sr_original``.
+        trainer: A trainer of the caller's, on one device; a quiet one by default.
+        scores: Trace scores of the candidates, shape [k]; their mean becomes ``score``.
+        batch_size: Candidates per batch.
+        settings: Passed on to `EvaluationTask`.
+
+    Returns:
+        See `Results`.
+
+    Raises:
+        InputError: For no candidates, other shapes than the records', or scores of another length.
+        RunError: Where a candidate is not finite.
+    """
+    if len(inputs) == 0:
+        raise InputError("there are no candidates to evaluate")
+    if scores is not None and len(scores) != len(inputs):
+        raise InputError(f"{len(inputs)} candidates have {len(scores)} scores")
+    models = [model for model in (evaluator, original) if model is not None]
+    places = [next((p.device for p in model.parameters()), torch.device("cpu")) for model in models]
+    modes = [model.training for model in models]
+    task = EvaluationTask(evaluator, original, reference, **settings)
+    loader = DataLoader(TensorDataset(inputs.detach().cpu()), batch_size=batch_size)
+    with _quiet():
+        runner = trainer if trainer is not None else _quiet_trainer(places[0])
+        runner.test(task, loader, verbose=False)
+    # Lightning leaves what it ran on the CPU and in its own mode; the caller goes on with the same models.
+    for model, place, mode in zip(models, places, modes, strict=True):
+        model.to(place).train(mode)
+    if scores is not None:
+        task.results["score"] = float(scores.double().mean())
+    return task.results
