@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from retrace_pl.audit import Status, VerdictThresholds, decide, lookup
+from retrace_pl.audit import Status, VerdictThresholds, decide, lookup, not_finite
 
 BASE = {
     "models": {"evaluator": {"test_acc": 0.97}},
@@ -103,3 +103,11 @@ def test_lookup():
     assert lookup({"a": {"b": 1}}, "a.b") == 1
     assert lookup({"a": {"b": 1}}, "a.c.d") is None
     assert lookup({"a": None}, "a.b") is None
+
+
+def test_values_that_json_cannot_hold_are_remembered():
+    metrics = changed(attack__instance__sr_oracle=float("nan"))
+    assert not_finite(metrics) == ["attack.instance.sr_oracle"]
+    assert not_finite(BASE) == []
+    written = changed(attack__instance__sr_oracle=None) | {"not_finite": not_finite(metrics)}
+    assert decide(json.loads(json.dumps(written))).reason == decide(metrics).reason

@@ -3,7 +3,7 @@
 from retrace_pl.audit.bootstrap import SINGLE_REPEAT, Estimate, bootstrap_difference, bootstrap_mean
 from retrace_pl.audit.controls import CONTROLS, Control, ControlRegistry, get_control, parse_controls
 from retrace_pl.audit.leakage import Leakage, avoidable_leakage, excess_leakage, expected_nearest, record_leakage
-from retrace_pl.audit.verdict import Check, Status, Verdict, VerdictThresholds, decide, lookup
+from retrace_pl.audit.verdict import Check, Status, Verdict, VerdictThresholds, decide, lookup, not_finite
 
 __all__ = [
     "CONTROLS",
@@ -24,6 +24,7 @@ __all__ = [
     "expected_nearest",
     "get_control",
     "lookup",
+    "not_finite",
     "parse_controls",
     "record_leakage",
 ]

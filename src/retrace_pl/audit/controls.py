@@ -127,7 +127,7 @@ def get_control(name: str, registry: Mapping[str, Control] = CONTROLS) -> Contro
         return registry[key]
     close = difflib.get_close_matches(key, list(registry), n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    raise InputError(f"audit.controls: unknown control '{name}': {hint}Choose from {', '.join(registry)}")
+    raise InputError(f"controls: unknown control '{name}': {hint}Choose from {', '.join(registry)}")
 
 
 def parse_controls(names: Iterable[str], registry: Mapping[str, Control] = CONTROLS) -> tuple[Control, ...]:
@@ -141,7 +141,7 @@ def parse_controls(names: Iterable[str], registry: Mapping[str, Control] = CONTR
         InputError: If a name is unknown or ``names`` is a bare string.
     """
     if isinstance(names, str):
-        raise InputError(f"audit.controls must be a list such as [prior, matched_retrain], not the text '{names}'")
+        raise InputError(f"controls must be a list such as [prior, matched_retrain], not the text '{names}'")
     wanted: set[str] = set()
     for name in names:
         wanted |= set(registry) if name == "all" else {get_control(name, registry).id}

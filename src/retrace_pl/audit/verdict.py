@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Check", "Status", "Verdict", "VerdictThresholds", "decide", "lookup"]
+__all__ = ["Check", "Status", "Verdict", "VerdictThresholds", "decide", "lookup", "not_finite"]
 
 
 class Status(StrEnum):
@@ -144,7 +144,8 @@ def _at_least(name: str, value: float | None, limit: float) -> Check:
 
 
 def _instrument_checks(metrics: Mapping[str, Any], limits: VerdictThresholds) -> list[tuple[Check, str]]:
-    bad = next(_not_finite(metrics), None)
+    stored = lookup(metrics, "not_finite") or ()
+    bad = next(iter([*stored, *not_finite(metrics)]), None)
     finite = Check("every number is finite", None, "no NaN or infinity", bad is None)
     accuracy = _number(metrics, "models.evaluator.test_acc")
     recall = _number(metrics, "floors.heldout_sr_oracle")
@@ -248,8 +249,15 @@ def _percent(value: float | None) -> str:
     return "an unknown share" if value is None else f"{value:.0%}"
 
 
+def not_finite(metrics: Any) -> list[str]:
+    """Dotted paths of NaN and infinite numbers, in order.
+
+    JSON has no word for them, so whoever writes ``metrics.json`` stores this list under ``not_finite`` beside the nulls.
+    """
+    return list(_not_finite(metrics))
+
+
 def _not_finite(node: Any, path: str = "") -> Iterator[str]:
-    """Paths of NaN and infinite numbers, in order."""
     if isinstance(node, float) and not math.isfinite(node):
         yield path
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()

@@ -1,0 +1,129 @@
+"""From the results of a run to the figures of its report, each with an alternative text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from retrace_pl.audit import CONTROLS
+from retrace_pl.report.glossary import LEAKAGE, SIGNALS, arm_title, format_value
+from retrace_pl.report.media import FigurePair, draw
+from retrace_pl.report.palette import Theme
+from retrace_pl.report.plots import Bar, auroc_figure, curve_figure, interval_figure, trace_figure
+from retrace_pl.report.run_data import RunData
+
+__all__ = ["auroc_picture", "curve_pictures", "leakage_picture", "success_picture", "trace_pictures"]
+
+_LEAKAGE_COLOURS = {"excess": "attack", "avoidable": "matched_retrain", "record": "holdout"}
+
+
+def success_picture(run: RunData) -> FigurePair:
+    """Success of the attack and of every control under the evaluator, with intervals."""
+    names = ["attack", *CONTROLS]
+    values = {name: success(run, name) for name in names}
+
+    def make(theme: Theme) -> Figure:
+        bars = [_success_bar(run, name, theme) for name in names]
+        return interval_figure(bars, theme, limits=(0, 1), zero=False, label="share recognised as deleted data")
+
+    known = "; ".join(
+        f"{arm_title(name)} {'not run' if value is None else format_value(value, percent=True)}"
+        for name, value in values.items()
+    )
+    return draw(make, f"Success under the evaluator: {known}.", "Success under the independent evaluator.")
+
+
+def success(run: RunData, arm: str) -> float | None:
+    """Distribution-level success of an arm under the evaluator; for the hold-out also the evaluator's recall."""
+    value = run.number(f"{arm_path(arm)}.distribution.sr_oracle")
+    return run.number("floors.heldout_sr_oracle") if value is None and arm == "holdout" else value
+
+
+def arm_path(arm: str) -> str:
+    """Where an arm's metrics are: ``attack`` or ``controls.<id>``."""
+    return "attack" if arm == "attack" else f"controls.{arm}"
+
+
+def _success_bar(run: RunData, name: str, theme: Theme) -> Bar:
+    value = success(run, name)
+    interval = run.get(f"{arm_path(name)}.distribution.intervals.sr_oracle") or (None, None)
+    text = "" if value is None else format_value(value, percent=True)
+    return Bar(arm_title(name), value, interval[0], interval[1], theme.arm(name), text)
+
+
+def leakage_picture(run: RunData) -> FigurePair:
+    """Excess, avoidable and record leakage with their intervals."""
+
+    def make(theme: Theme) -> Figure:
+        bars = []
+        for kind, (title, _) in LEAKAGE.items():
+            value, low, high = (run.number(f"leakage.{kind}.{key}") for key in ("value", "low", "high"))
+            text = "" if value is None else f"{value:+.2f}".replace("-", "\u2212")
+            bars.append(Bar(title, value, low, high, theme.arm(_LEAKAGE_COLOURS[kind]), text))
+        ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None]
+        limits = (min([-0.2, *ends]) - 0.05, max([0.2, *ends]) + 0.05)
+        return interval_figure(bars, theme, limits=limits, zero=True, label="leakage (0: none)")
+
+    parts = []
+    for kind, (title, _) in LEAKAGE.items():
+        value, low, high = (run.number(f"leakage.{kind}.{key}") for key in ("value", "low", "high"))
+        measured = value is not None and low is not None and high is not None
+        parts.append(f"{title} {value:+.2f}, interval {low:+.2f} to {high:+.2f}" if measured else f"{title} not run")
+    return draw(make, f"Leakage with intervals: {'; '.join(parts)}.", "Leakage: left of or across zero is no evidence.")
+
+
+def trace_pictures(run: RunData) -> list[FigurePair]:
+    """One histogram for each signal that was measured."""
+    pictures = []
+    for signal, title in SIGNALS.items():
+        groups = {group: run.vector(f"traces.{group}.{signal}") for group in ("forget", "retain", "unseen")}
+        found = {group: values for group, values in groups.items() if values is not None and values.size}
+        if not found:
+            continue
+        medians = ", ".join(f"{group} {np.median(values):.3g}" for group, values in found.items())
+        pictures.append(
+            draw(
+                partial(trace_figure, found, label=title.lower()),
+                f"Histogram of the {title.lower()} for deleted, retained and unseen records; medians: {medians}.",
+                title,
+            )
+        )
+    return pictures
+
+
+def auroc_picture(run: RunData) -> FigurePair | None:
+    """Calibration AUROCs, or None where the run has none."""
+    stored = run.get("calibration.auroc")
+    if not isinstance(stored, dict) or not stored:
+        return None
+    aurocs = {title: run.number(f"calibration.auroc.{signal}") for signal, title in SIGNALS.items()}
+    parts = ", ".join(
+        f"{title} {'not applicable' if value is None else format(value, '.3f')}" for title, value in aurocs.items()
+    )
+    return draw(partial(auroc_figure, aurocs), f"Calibration AUROC: {parts}.", "How well each signal sorts known data.")
+
+
+def curve_pictures(run: RunData) -> list[FigurePair]:
+    """Best score and mean of the best candidates against queries, for the attack, its controls and its rivals."""
+    curves = {}
+    for name, rows in run.curves.items():
+        table = np.asarray(rows, dtype=np.float64)
+        if table.ndim == 2 and table.shape[1] >= 3 and len(table):
+            curves[name] = table[np.isfinite(table).all(axis=1)]
+    curves = {name: table for name, table in curves.items() if len(table)}
+    if not curves:
+        return []
+    pictures = []
+    for column, label, caption in (
+        (1, "best score", "Best score found so far."),
+        (2, "mean score of the best", "Mean score of the best candidates so far."),
+    ):
+        ends = ", ".join(f"{arm_title(name)} {table[-1, column]:.2f}" for name, table in curves.items())
+        make: Callable[[Theme], Figure] = partial(
+            curve_figure, {name: table[:, [0, column]] for name, table in curves.items()}, label=label
+        )
+        pictures.append(draw(make, f"{caption[:-1]} against queries; at the end: {ends}.", caption))
+    return pictures

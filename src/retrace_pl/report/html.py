@@ -1,0 +1,184 @@
+"""The report as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from retrace_pl.audit import CONTROLS, Status, decide
+from retrace_pl.errors import RunError
+from retrace_pl.report.figures import (
+    auroc_picture,
+    curve_pictures,
+    leakage_picture,
+    success_picture,
+    trace_pictures,
+)
+from retrace_pl.report.gallery import best_reconstruction, panels
+from retrace_pl.report.glossary import ACCESS, METRICS, format_value
+from retrace_pl.report.palette import DARK, LIGHT
+from retrace_pl.report.run_data import RunData
+from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
+
+__all__ = ["render_report", "write_bytes", "write_report"]
+
+_VERDICTS = {
+    Status.LEAK.value: ("Leak", "!"),
+    Status.NO_EVIDENCE.value: ("No evidence of a leak", "○"),
+    Status.INVALID.value: ("Invalid audit", "×"),  # noqa: RUF001 - a symbol, not a letter
+}
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes ``report.html`` into a run folder from its metrics, curves, candidates and configuration.
+
+    Args:
+        run_folder: A folder with at least ``metrics.json``.
+
+    Returns:
+        Path of the report; an earlier one is replaced only once the new one is complete.
+
+    Raises:
+        InputError: If the folder has no ``metrics.json``.
+        RunError: If a file is damaged or the report cannot be written.
+    """
+    path = run_folder / "report.html"
+    write_bytes(path, render_report(RunData.load(run_folder)).encode("utf-8"))
+    return path
+
+
+def render_report(run: RunData) -> str:
+    """The report as text; every value from the run is escaped."""
+    environment = Environment(
+        loader=PackageLoader("retrace_pl.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(**_context(run))
+
+
+def _context(run: RunData) -> dict[str, Any]:
+    verdict = str(run.get("verdict"))
+    word, symbol = _VERDICTS.get(verdict, (verdict, "?"))
+    recomputed = decide(run.metrics)
+    names, split_rows = split_table(run)
+    return {
+        "run": run,
+        "title": str(run.get("name") or "Audit"),
+        "verdict": verdict if verdict in _VERDICTS else "invalid",
+        "verdict_word": word,
+        "verdict_symbol": symbol,
+        "reason": str(run.get("verdict_reason") or recomputed.reason),
+        "disagrees": recomputed.status.value != verdict,
+        "recomputed": recomputed,
+        "access": ACCESS.get(str(run.get("setting.access")), "unknown"),
+        "public": _public(run),
+        "controls": CONTROLS,
+        "ran": {name: isinstance(run.get(f"controls.{name}"), dict) for name in CONTROLS},
+        "best": best_reconstruction(run),
+        "best_controls": [(arm, best_reconstruction(run, arm)) for arm in ("prior", "matched_retrain")],
+        "panels": panels(run),
+        "success": success_picture(run),
+        "leakage": leakage_picture(run),
+        "leakage_rows": leakage_rows(run),
+        "traces": trace_pictures(run),
+        "auroc": auroc_picture(run),
+        "curves": curve_pictures(run),
+        "instance": metric_table(run, "instance"),
+        "distribution": metric_table(run, "distribution"),
+        "metrics": METRICS,
+        "quality": quality_rows(run),
+        "accuracies": _accuracies(run),
+        "split_names": names,
+        "split_rows": split_rows,
+        "settings": _settings(run),
+        "light": LIGHT,
+        "dark": DARK,
+        "format_value": format_value,
+    }
+
+
+def _public(run: RunData) -> tuple[str, str] | None:
+    """What the public set shared with the deleted data: (heading, sentence), or None where it was not recorded."""
+    included = run.get("setting.public_includes_deleted")
+    if included is None:
+        return None
+    what = "the deleted class" if run.get("setting.deletion") == "class" else "the classes of the deleted records"
+    if included:
+        return (
+            f"The public set includes other examples of {what}.",
+            "The generator can draw them without any leak: read the excess over prior only, not the raw success.",
+        )
+    return (
+        f"The public set has no example of {what}.",
+        "The generator never saw one: what looks like them was found by following the two models.",
+    )
+
+
+def _accuracies(run: RunData) -> list[tuple[str, str]]:
+    names = (
+        ("original", "original"),
+        ("unlearned", "unlearned"),
+        ("retrained", "retrained"),
+        ("evaluator", "evaluator"),
+    )
+    values = ((title, run.number(f"models.{key}.test_acc")) for key, title in names)
+    return [(title, "not run" if value is None else format_value(value, percent=True)) for title, value in values]
+
+
+def _settings(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (name, value) for the settings section, as text."""
+    groups = []
+    for title, key in (
+        ("Setting", "setting"),
+        ("Budget", "budget"),
+        ("Seeds", "seeds"),
+        ("Versions", "versions"),
+        ("Seconds per stage", "seconds"),
+    ):
+        content = run.get(key)
+        if isinstance(content, dict) and content:
+            groups.append((title, [(str(name).replace("_", " "), _text(value)) for name, value in content.items()]))
+    return groups
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not applicable"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
+    return str(value)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old or the whole new one.
+
+    Raises:
+        RunError: If the folder cannot be written.
+    """
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --output") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
