@@ -2,5 +2,17 @@
 
 from retrace_pl.data.sources.base import ImageSource, SourceImages
 from retrace_pl.data.sources.digits import DigitsSource
+from retrace_pl.data.sources.folder import ImageFolderSource
+from retrace_pl.data.sources.huggingface import HuggingFaceSource
+from retrace_pl.data.sources.medmnist import MedMNISTSource
+from retrace_pl.data.sources.torchvision import TorchvisionSource
 
-__all__ = ["DigitsSource", "ImageSource", "SourceImages"]
+__all__ = [
+    "DigitsSource",
+    "HuggingFaceSource",
+    "ImageFolderSource",
+    "ImageSource",
+    "MedMNISTSource",
+    "SourceImages",
+    "TorchvisionSource",
+]
