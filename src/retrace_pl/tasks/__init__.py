@@ -5,5 +5,7 @@ from __future__ import annotations
 from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
 from retrace_pl.tasks.generator import GeneratorTask
+from retrace_pl.tasks.quality import unlearning_quality
+from retrace_pl.tasks.unlearning import UnlearningTask
 
-__all__ = ["BaseTask", "ClassifierTask", "GeneratorTask"]
+__all__ = ["BaseTask", "ClassifierTask", "GeneratorTask", "UnlearningTask", "unlearning_quality"]

@@ -133,7 +133,7 @@ class UnlearningMethod:
         and explicit seeds.
 
         Args:
-            model: The original model, on the device of the run.
+            model: The original model in eval mode, on the device of the run.
         """
 
     def edit(self, model: nn.Module, retain_loader: Batches, forget_loader: Batches) -> None:
@@ -142,7 +142,7 @@ class UnlearningMethod:
         It does not run again when a run is resumed; what it computed and later steps need belongs in `state_dict`.
 
         Args:
-            model: The model to change in place.
+            model: The model to change in place; in eval mode.
             retain_loader: One pass over the retained records, on the model's device.
             forget_loader: One pass over the records to forget, on the model's device.
         """

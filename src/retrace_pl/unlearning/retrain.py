@@ -20,7 +20,7 @@ class Retrain(UnlearningMethod):
 
     An audit sees `from_scratch` and trains a new model of the same class with the pretraining recipe; the settings
     here are then not used. A driver that knows only `prepare` and `unlearn_step` gets the same thing with the
-    settings below: `prepare` re-initialises every layer by its own `reset_parameters`.
+    settings below: `prepare` calls `reset_parameters` of every layer, then of the modules around them.
 
     Args:
         epochs: Passes over the retained records.
@@ -51,7 +51,7 @@ class Retrain(UnlearningMethod):
         devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
-            for name, module in model.named_modules():
+            for name, module in reversed(list(model.named_modules())):  # a model's own scheme overrides its layers'
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
                     reset()
