@@ -170,7 +170,8 @@ def make_tensors():
             tensors[f"{arm}.nearest"] = nearest(candidates)
         tensors[f"{arm}.scores"] = torch.rand(64, generator=generator) * 0.05 + (0.95 if pool is threes else 0.2)
         tensors[f"{arm}.success"] = (torch.rand(64, generator=generator) < (0.95 if pool is threes else 0.08)).float()
-    tensors["attack.instance"] = tensors["attack.distribution"][:1]
+        if arm != "identity":
+            tensors[f"{arm}.instance"], tensors[f"{arm}.instance_nearest"] = candidates[:1], nearest(candidates[:1])
     for group, mean in (("forget", 0.8), ("unseen", 0.74), ("retain", 0.1)):
         for signal, scale in (("prediction", 1.2), ("loss", 9.0), ("gradient", 0.9), ("score", 1.0)):
             noise = 0.15 * torch.randn(200, generator=generator)

@@ -141,9 +141,9 @@ def record_leakage(
     and no record of it. 1: the candidates are copies of deleted records. -1: copies of unseen ones. The two sets
     change sign when swapped, so the value has no drift of its own.
 
-    The interval has two parts, added in quadrature: repeats and candidates are resampled; and the records of both sets
-    change places at random (a permutation null), because which records happened to be deleted is chance as well, and
-    with few of them the larger part of it. Repeats on the same records share the permutations.
+    The interval has two parts, added in quadrature: repeats and candidates are resampled; and the records of both
+    sets change places at random (a permutation null), because which records happened to be deleted is chance as well,
+    and with few of them the larger part of it. Repeats on the same records share the permutations.
 
     Args:
         to_deleted: [k, n_deleted] distances (e.g. MSE) for each repeat.

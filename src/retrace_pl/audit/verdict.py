@@ -54,7 +54,7 @@ class Check:
     Args:
         name: What was checked, in plain words.
         value: The figure found, or None where the run does not have it.
-        threshold: The condition in words, e.g. ``">= 0.7"``.
+        threshold: The condition in words, e.g. ``"≥ 0.7"``.
         passed: Outcome; None where the value is missing and the check does not apply.
     """
 
@@ -140,7 +140,7 @@ def _number(metrics: Mapping[str, Any], path: str) -> float | None:
 
 
 def _at_least(name: str, value: float | None, limit: float) -> Check:
-    return Check(name, value, f">= {limit:g}", None if value is None else value >= limit)
+    return Check(name, value, f"≥ {limit:g}", None if value is None else value >= limit)
 
 
 def _instrument_checks(metrics: Mapping[str, Any], limits: VerdictThresholds) -> list[tuple[Check, str]]:
@@ -170,7 +170,7 @@ def _instrument_checks(metrics: Mapping[str, Any], limits: VerdictThresholds) ->
             f"(at least {_percent(limits.min_original_recall)} needed), so there was nothing to forget.",
         ),
         (
-            Check("largest trace of a model against itself", trace, f"<= {limits.max_identity_trace:g}", small),
+            Check("largest trace of a model against itself", trace, f"≤ {limits.max_identity_trace:g}", small),
             f"The identity control shows a trace of {trace or 0.0:.3g} between a model and itself where there can be "
             "none, so the instrument is at fault.",
         ),
@@ -252,7 +252,8 @@ def _percent(value: float | None) -> str:
 def not_finite(metrics: Any) -> list[str]:
     """Dotted paths of NaN and infinite numbers, in order.
 
-    JSON has no word for them, so whoever writes ``metrics.json`` stores this list under ``not_finite`` beside the nulls.
+    JSON has no word for them, so whoever writes ``metrics.json`` stores this list under ``not_finite`` beside the
+    nulls.
     """
     return list(_not_finite(metrics))
 

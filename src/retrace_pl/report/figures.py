@@ -88,10 +88,15 @@ def trace_pictures(run: RunData) -> list[FigurePair]:
             draw(
                 partial(trace_figure, found, label=title.lower()),
                 f"Histogram of the {title.lower()} for deleted, retained and unseen records; medians: {medians}.",
-                title,
+                _caption(run, signal, title),
             )
         )
     return pictures
+
+
+def _caption(run: RunData, signal: str, title: str) -> str:
+    auroc = run.number(f"calibration.auroc.{signal}")
+    return title if auroc is None else f"{title}: AUROC {auroc:.3f}"
 
 
 def auroc_picture(run: RunData) -> FigurePair | None:
@@ -119,7 +124,7 @@ def curve_pictures(run: RunData) -> list[FigurePair]:
     pictures = []
     for column, label, caption in (
         (1, "best score", "Best score found so far."),
-        (2, "mean score of the best", "Mean score of the best candidates so far."),
+        (2, "mean of the best", "Mean score of the best candidates so far."),
     ):
         ends = ", ".join(f"{arm_title(name)} {table[-1, column]:.2f}" for name, table in curves.items())
         make: Callable[[Theme], Figure] = partial(

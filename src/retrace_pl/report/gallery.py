@@ -146,6 +146,13 @@ def best_reconstruction(run: RunData, arm: str = "attack") -> Best | None:
             label = label if same else "closest of the records shown below"
     title = arm_title(arm)
     picture = None if record is None else Picture(image_uri(record), f"{label.capitalize()} of the best of {title}")
-    score = run.number(f"{arm_path(arm)}.instance.score")
-    lines = () if score is None else (f"score {score:.3f}",)
+    lines = tuple(
+        f"{name} {format_value(value, percent)}"
+        for name, value, percent in (
+            ("score", run.number(f"{arm_path(arm)}.instance.score"), False),
+            ("MSE", run.number(f"{arm_path(arm)}.instance.mse"), False),
+            ("success", run.number(f"{arm_path(arm)}.instance.sr_oracle"), True),
+        )
+        if value is not None
+    )
     return Best(Shot(Picture(image_uri(image), f"Best single candidate of {title}"), picture, lines, None), label)

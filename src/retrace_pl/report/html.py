@@ -24,13 +24,14 @@ from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
 
-__all__ = ["render_report", "write_bytes", "write_report"]
+__all__ = ["VERDICTS", "render_report", "write_bytes", "write_report"]
 
-_VERDICTS = {
+VERDICTS = {
     Status.LEAK.value: ("Leak", "!"),
     Status.NO_EVIDENCE.value: ("No evidence of a leak", "○"),
     Status.INVALID.value: ("Invalid audit", "×"),  # noqa: RUF001 - a symbol, not a letter
 }
+"""Word and symbol of each verdict."""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -65,13 +66,13 @@ def render_report(run: RunData) -> str:
 
 def _context(run: RunData) -> dict[str, Any]:
     verdict = str(run.get("verdict"))
-    word, symbol = _VERDICTS.get(verdict, (verdict, "?"))
+    word, symbol = VERDICTS.get(verdict, (verdict, "?"))
     recomputed = decide(run.metrics)
     names, split_rows = split_table(run)
     return {
         "run": run,
         "title": str(run.get("name") or "Audit"),
-        "verdict": verdict if verdict in _VERDICTS else "invalid",
+        "verdict": verdict if verdict in VERDICTS else "invalid",
         "verdict_word": word,
         "verdict_symbol": symbol,
         "reason": str(run.get("verdict_reason") or recomputed.reason),
@@ -79,6 +80,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "recomputed": recomputed,
         "access": ACCESS.get(str(run.get("setting.access")), "unknown"),
         "public": _public(run),
+        "deleted": _deleted(run),
         "controls": CONTROLS,
         "ran": {name: isinstance(run.get(f"controls.{name}"), dict) for name in CONTROLS},
         "best": best_reconstruction(run),
@@ -104,6 +106,16 @@ def _context(run: RunData) -> dict[str, Any]:
     }
 
 
+def _deleted(run: RunData) -> str:
+    """What was deleted, in one phrase."""
+    count, classes = run.get("setting.deleted_records"), run.get("setting.deleted_classes") or []
+    named = f"{'classes' if len(classes) > 1 else 'class'} {', '.join(map(str, classes))}"
+    records = f"{count} record{'' if count == 1 else 's'}" if count is not None else "an unknown number of records"
+    if classes:
+        records += f", all of {named}" if run.get("setting.deletion") == "class" else f" out of {named}"
+    return f"{records} ({run.get('setting.data')})" if run.get("setting.data") else records
+
+
 def _public(run: RunData) -> tuple[str, str] | None:
     """What the public set shared with the deleted data: (heading, sentence), or None where it was not recorded."""
     included = run.get("setting.public_includes_deleted")
@@ -117,7 +129,8 @@ def _public(run: RunData) -> tuple[str, str] | None:
         )
     return (
         f"The public set has no example of {what}.",
-        "The generator never saw one: what looks like them was found by following the two models.",
+        "The generator never saw one: it comes close to one by chance, or led there by the two models. Prior only "
+        "shows how far chance goes.",
     )
 
 

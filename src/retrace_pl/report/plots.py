@@ -55,7 +55,7 @@ def interval_figure(
         if bar.low is not None and bar.high is not None:
             axes.plot([bar.low, bar.high], [row, row], color=bar.colour, lw=2.5, solid_capstyle="butt")
         axes.plot([bar.value], [row], "o", color=bar.colour, ms=7, clip_on=False)
-        axes.text(1.02, row, bar.text, transform=axes.get_yaxis_transform(), va="center", color=theme.ink, size=9)
+        axes.text(1.04, row, bar.text, transform=axes.get_yaxis_transform(), va="center", color=theme.ink, size=9)
     if zero:
         axes.axvline(0, color=theme.ink, lw=1)
     axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
@@ -129,7 +129,7 @@ def auroc_figure(aurocs: Mapping[str, float | None], theme: Theme) -> Figure:
         colour = theme.groups["forget"]
         axes.plot([0.5, value], [row, row], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot([value], [row], "D", color=colour, ms=6, clip_on=False)
-        axes.text(1.02, row, f"{value:.3f}", transform=axes.get_yaxis_transform(), va="center", size=9, color=theme.ink)
+        axes.text(1.05, row, f"{value:.3f}", transform=axes.get_yaxis_transform(), va="center", size=9, color=theme.ink)
     axes.axvline(0.5, color=theme.ink, lw=1)
     axes.set_yticks(range(len(aurocs)), list(reversed(list(aurocs))))
     axes.set_ylim(-0.6, len(aurocs) - 0.4)

@@ -1,0 +1,123 @@
+"""TensorBoard log of a search: scalars under stable tags, candidates over time, latent norms; steps are queries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from retrace_pl.envs import CandidatePool
+from retrace_pl.errors import InputError
+
+__all__ = ["TensorBoardSearchObserver", "scalar_tag"]
+
+_TAGS = {
+    "reward/mean": "reward",
+    "kl/prior": "kl_to_prior",
+    "score/top64": "topk_score",
+    "score/best": "best_score",
+    "score/batch": "batch_score",
+    "latent/norm": "latent_norm",
+}
+
+
+def scalar_tag(search: str, name: str) -> str:
+    """Tag of a search's scalar: ``search/<search>/<what>``, with at most these three levels."""
+    return f"search/{search}/{_TAGS.get(name, name.replace('/', '_'))}"
+
+
+class TensorBoardSearchObserver:
+    """Writes a search into a TensorBoard run; watches and changes nothing.
+
+    Tags: ``search/<name>/reward``, ``kl_to_prior``, ``topk_score``, ``best_score``, ``batch_score``, ``latent_norm``
+    and every further scalar the searcher reports; ``search/<name>/candidates`` holds grids of the best candidates so
+    far and ``search/<name>/latent_norms`` histograms of the latents queried since the last grid. The step axis counts
+    queries.
+
+    Args:
+        log_dir: Folder of the TensorBoard run.
+        name: Name of the search in the tags, e.g. ``attack``.
+        render: Turns latents [n, d] into inputs [n, ...]; pictures [n, 1|3, H, W] become grids, anything else is left
+            out.
+        grids: How many grids and histograms to write over the whole budget.
+        grid_size: Candidates in a grid.
+
+    Raises:
+        InputError: If ``grids`` is negative or ``grid_size`` below 1.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path | str,
+        name: str = "attack",
+        render: Callable[[Tensor], Tensor] | None = None,
+        *,
+        grids: int = 8,
+        grid_size: int = 36,
+    ) -> None:
+        if grids < 0 or grid_size < 1:
+            raise InputError(f"TensorBoard needs grids >= 0 and grid_size >= 1, not {grids} and {grid_size}")
+        self.log_dir = Path(log_dir)
+        self.name = name
+        self.render = render
+        self.grids = grids
+        self.grid_size = grid_size
+        self._writer: SummaryWriter | None = None
+        self._budget = 1
+        self._drawn = 0
+        self._logged = 0
+        self._step = -1
+
+    def on_start(self, budget: int) -> None:
+        """Opens the event file."""
+        self.on_end()
+        self._writer = SummaryWriter(str(self.log_dir), flush_secs=30)
+        self._budget, self._drawn, self._logged, self._step = max(1, budget), 0, 0, -1
+
+    def on_update(self, queries: int, pool: CandidatePool, scalars: dict[str, float]) -> None:
+        """Writes the scalars, and a grid and a histogram where the next share of the budget is used up."""
+        if self._writer is None or queries <= self._step:
+            return
+        self._step = queries
+        for name, value in scalars.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(scalar_tag(self.name, name), value, queries)
+        due = min(self.grids, queries * self.grids // self._budget)
+        if due > self._drawn:
+            self._drawn = due
+            self._snapshot(self._writer, queries, pool)
+
+    def on_end(self) -> None:
+        """Closes the event file, also after an error; safe to call twice."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _snapshot(self, writer: SummaryWriter, queries: int, pool: CandidatePool) -> None:
+        recent = pool.latents[self._logged :]
+        self._logged = len(pool)
+        if len(recent):
+            norms = recent.norm(dim=1)
+            writer.add_histogram(f"search/{self.name}/latent_norms", norms, queries)
+        if self.render is None or not len(pool):
+            return
+        inputs = self.render(pool.latents[pool.top_k(self.grid_size)]).detach().to("cpu", torch.float32)
+        if inputs.ndim == 4 and inputs.shape[1] in (1, 3) and bool(torch.isfinite(inputs).all()):
+            grid = tile(inputs.clamp(0, 1))
+            writer.add_image(f"search/{self.name}/candidates", grid, queries)
+
+
+def tile(images: Tensor, gap: int = 2) -> Tensor:
+    """Lays pictures [n, C, H, W] out in a square grid on grey, [C, rows * (H + gap) + gap, columns * (W + gap) + gap]."""
+    n, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    grid = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
+    for index, image in enumerate(images):
+        top, left = gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
