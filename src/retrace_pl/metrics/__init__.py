@@ -6,7 +6,7 @@ metric that is not defined for what it saw (one candidate has no diversity) comp
 """
 
 from retrace_pl.metrics.distances import Nearest, cross_pairwise_mse, nearest_records, pairwise_mse
-from retrace_pl.metrics.features import FeatureFID, FeatureKID, FeatureKL, frechet_distance
+from retrace_pl.metrics.features import FeatureFID, FeatureKID, FeatureKL, frechet_distance, kernel_distance
 from retrace_pl.metrics.floors import intra_class_mse, mse_floors
 from retrace_pl.metrics.labels import LabelKL
 from retrace_pl.metrics.manifold import PrecisionRecall
@@ -32,6 +32,7 @@ __all__ = [
     "cross_pairwise_mse",
     "frechet_distance",
     "intra_class_mse",
+    "kernel_distance",
     "membership_auc",
     "mse_floors",
     "nearest_records",

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.image.kid import poly_mmd
 from torchmetrics.utilities import dim_zero_cat
 
 from retrace_pl.errors import InputError
 from retrace_pl.metrics.distances import check_same_width, flatten
+
+_MATRIX_ENTRIES = 2**22
+"""Most entries of one block of a kernel matrix (32 MiB in float64)."""
 
 
 class FeatureMetric(Metric):
@@ -106,47 +108,55 @@ class FeatureFID(FeatureMetric):
         return self._undefined() if samples is None else frechet_distance(*samples)
 
 
+def _kernel_sum(first: Tensor, second: Tensor) -> Tensor:
+    """Sum of the cubic kernel ``(x.y / F + 1)^3`` over all pairs, in blocks."""
+    height = max(1, _MATRIX_ENTRIES // len(second))
+    total = torch.zeros((), dtype=first.dtype, device=first.device)
+    for start in range(0, len(first), height):
+        total += (first[start : start + height] @ second.T / first.shape[1] + 1).pow(3).sum()
+    return total
+
+
+def _mean_of_pairs(rows: Tensor) -> Tensor:
+    """Mean of the cubic kernel over pairs of different rows."""
+    own = (rows.square().sum(dim=1) / rows.shape[1] + 1).pow(3).sum()
+    return (_kernel_sum(rows, rows) - own) / (len(rows) * (len(rows) - 1))
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy with KID's kernel (Bińkowski et al. 2018, eq. 4).
+
+    KID is usually averaged over random subsets of equal size; this is the value that average tends to with the number
+    of subsets, whatever their size: the mean over all pairs. So it needs neither a subset size nor a seed.
+
+    Args:
+        first: Shape [n, F], n >= 2.
+        second: Shape [m, F], m >= 2.
+
+    Returns:
+        float64 scalar.
+    """
+    a, b = first.double(), second.double()
+    return _mean_of_pairs(a) + _mean_of_pairs(b) - 2 * _kernel_sum(a, b) / (len(a) * len(b))
+
+
 class FeatureKID(FeatureMetric):
     """Kernel distance between candidates and deleted records in the evaluator's feature space.
 
-    Unbiased estimate of the squared maximum mean discrepancy with the cubic kernel ``(x.y / F + 1)^3`` (Bińkowski et
-    al. 2018, torchmetrics' estimator), averaged over seeded random subsets. Each subset has
-    ``min(subset_size, n, m)`` rows of both sides. Unbiased at any sample size, hence slightly negative values occur for
-    equal distributions; its spread grows as subsets shrink. Range (-inf, inf) around 0 for equal distributions, unit:
-    kernel value, lower is closer. NaN for fewer than two samples on either side.
+    Definition: `kernel_distance`, with the kernel ``(x.y / F + 1)^3``; named ``kid_oracle`` because the features are
+    the evaluation classifier's, not Inception's. Unbiased at any sample size, hence slightly negative values occur for
+    equal distributions; its spread grows as samples shrink. Range (-inf, inf), 0 on average for equal distributions,
+    unit: kernel value, lower is closer. NaN for fewer than two samples on either side.
 
     Args:
         reference: Shape [m, F].
-        subsets: Number of random subsets.
-        subset_size: Most rows per subset.
-        seed: Seed of the subsets, so that the number is reproducible.
         kwargs: Passed on to `torchmetrics.Metric`.
     """
 
-    def __init__(
-        self, reference: Tensor, subsets: int = 50, subset_size: int = 1000, seed: int = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(reference, **kwargs)
-        if subsets < 1 or subset_size < 2:
-            raise InputError(f"KID needs subsets >= 1 and subset_size >= 2, got {subsets} and {subset_size}")
-        self.subsets = subsets
-        self.subset_size = subset_size
-        self.seed = seed
-
     def compute(self) -> Tensor:
-        """Mean over subsets, float64 scalar."""
+        """float64 scalar."""
         samples = self._samples()
-        if samples is None:
-            return self._undefined()
-        candidates, reference = samples
-        size = min(self.subset_size, len(candidates), len(reference))
-        generator = torch.Generator().manual_seed(self.seed)
-        distances = []
-        for _ in range(1 if size == len(candidates) == len(reference) else self.subsets):
-            rows = torch.randperm(len(reference), generator=generator)[:size].to(reference.device)
-            others = torch.randperm(len(candidates), generator=generator)[:size].to(candidates.device)
-            distances.append(poly_mmd(reference[rows], candidates[others]))
-        return torch.stack(distances).mean()
+        return self._undefined() if samples is None else kernel_distance(*samples)
 
 
 def shrunk_covariance(features: Tensor, shrinkage: float | Literal["ledoit_wolf"]) -> Tensor:

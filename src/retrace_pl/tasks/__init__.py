@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
+from retrace_pl.tasks.evaluation import EvaluationTask, Reference, evaluate_candidates, reconstruction_floors
 from retrace_pl.tasks.generator import GeneratorTask
 from retrace_pl.tasks.quality import unlearning_quality
 from retrace_pl.tasks.unlearning import UnlearningTask
 
-__all__ = ["BaseTask", "ClassifierTask", "GeneratorTask", "UnlearningTask", "unlearning_quality"]
+__all__ = [
+    "BaseTask",
+    "ClassifierTask",
+    "EvaluationTask",
+    "GeneratorTask",
+    "Reference",
+    "UnlearningTask",
+    "evaluate_candidates",
+    "reconstruction_floors",
+    "unlearning_quality",
+]

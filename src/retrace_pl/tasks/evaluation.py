@@ -73,8 +73,6 @@ class EvaluationTask(LightningModule):
         reference: What to compare with.
         level: Confidence level of the success rates' Wilson intervals.
         neighbours: k of precision and recall.
-        kid_subsets: Random subsets of ``kid_oracle``.
-        seed: Seed of those subsets.
     """
 
     def __init__(
@@ -84,8 +82,6 @@ class EvaluationTask(LightningModule):
         reference: Reference,
         level: float = 0.95,
         neighbours: int = 3,
-        kid_subsets: int = 50,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.evaluator = evaluator
@@ -93,8 +89,6 @@ class EvaluationTask(LightningModule):
         self.reference = reference
         self.level = level
         self.neighbours = neighbours
-        self.kid_subsets = kid_subsets
-        self.seed = seed
         self.results: Results = {}
         self.metrics = nn.ModuleDict()
         self._success_mse: float | None = None
@@ -115,7 +109,7 @@ class EvaluationTask(LightningModule):
             by_input["ssim"] = SSIM(records)
         by_feature: dict[str, Metric] = {
             "fid_oracle": FeatureFID(evaluated.features),
-            "kid_oracle": FeatureKID(evaluated.features, subsets=self.kid_subsets, seed=self.seed),
+            "kid_oracle": FeatureKID(evaluated.features),
             "kl": FeatureKL(evaluated.features),
             "manifold": PrecisionRecall(evaluated.features, neighbours=self.neighbours),
         }
@@ -207,6 +201,9 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*is available but not used.*")
+            warnings.filterwarnings(
+                "ignore", message=".*LeafSpec.*", category=FutureWarning
+            )  # Lightning 2.6, torch 2.14
             yield
     finally:
         logger.setLevel(level)
@@ -264,13 +261,16 @@ def evaluate_candidates(
     places = [next((p.device for p in model.parameters()), torch.device("cpu")) for model in models]
     modes = [model.training for model in models]
     task = EvaluationTask(evaluator, original, reference, **settings)
-    loader = DataLoader(TensorDataset(inputs.detach().cpu()), batch_size=batch_size)
-    with _quiet():
-        runner = trainer if trainer is not None else _quiet_trainer(places[0])
-        runner.test(task, loader, verbose=False)
-    # Lightning leaves what it ran on the CPU and in its own mode; the caller goes on with the same models.
-    for model, place, mode in zip(models, places, modes, strict=True):
-        model.to(place).train(mode)
+    # A loader without a generator of its own draws from the global random state.
+    loader = DataLoader(TensorDataset(inputs.detach().cpu()), batch_size=batch_size, generator=torch.Generator())
+    try:
+        with _quiet():
+            runner = trainer if trainer is not None else _quiet_trainer(places[0])
+            runner.test(task, loader, verbose=False)
+    finally:
+        # Lightning leaves what it ran on the CPU and in its own mode; the caller goes on with the same models.
+        for model, place, mode in zip(models, places, modes, strict=True):
+            model.to(place).train(mode)
     if scores is not None:
         task.results["score"] = float(scores.double().mean())
     return task.results

@@ -101,9 +101,9 @@ class Reference:
         if len(self.deleted_inputs) != len(self.deleted_labels):
             raise InputError(f"{len(self.deleted_inputs)} deleted records have {len(self.deleted_labels)} labels")
         if self.against == "holdout" and (self.heldout_inputs is None or len(self.heldout_inputs) == 0):
-            raise InputError(
-                "comparing with held-out records needs some: none of the deleted classes are in the test split"
-            )
+            raise InputError("against='holdout' needs held-out records, and heldout_inputs is empty")
+        if any(not 0 <= label < self.num_classes for label in self.target_classes):
+            raise InputError(f"target_classes {self.target_classes} must lie in [0, {self.num_classes})")
         shape = self.deleted_inputs.shape[1:]
         for name in ("heldout_inputs", "other_inputs"):
             inputs = getattr(self, name)
