@@ -10,11 +10,11 @@ from pathlib import Path
 
 from retrace_pl.errors import InputError
 
-_VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)\}|(?P<plain>[A-Za-z_]\w*))")
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)(?::-(?P<default>[^}]*))?\}|(?P<plain>[A-Za-z_]\w*))")
 
 
 def expand(path: str | Path, setting: str) -> str:
-    """Expand ``~`` and environment variables such as ``${RETRACE_SHARED_DATA}`` in a path.
+    """Expand ``~`` and environment variables in a path: ``$NAME``, ``${NAME}``, ``${NAME:-otherwise}``.
 
     Args:
         path: The path as the user wrote it.
@@ -29,11 +29,12 @@ def expand(path: str | Path, setting: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
-        if not os.environ.get(name):
+        found = os.environ.get(name) or match["default"]
+        if not found:
             raise InputError(
                 f"{setting}: {path} needs the environment variable {name}, which is not set; set it or write a path"
             )
-        return os.environ[name]
+        return found
 
     expanded = os.path.expanduser(_VARIABLE.sub(value, str(path)))
     if not expanded.strip():

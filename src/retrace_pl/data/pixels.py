@@ -106,14 +106,11 @@ def materialise(images: RawImages, positions: NDArray[np.int64], image_size: int
     for row, position in enumerate(positions.tolist()):
         with explained(f"the image of record {position} cannot be read; the data is corrupt"):
             image = images.image(position)
+        name = getattr(image, "filename", "") or f"the image of record {position}"
         try:
             pixels[row] = to_pixels(image, image_size, channels)
         except InputError as error:
-            raise InputError(f"the image of record {position} {error}") from error
-        except OSError as error:  # PIL decodes lazily: a cut-off file shows up here
-            raise InputError(
-                f"the image of record {position} cannot be decoded; the data is corrupt ({error})"
-            ) from error
+            raise InputError(f"{name} {error}") from error
     return pixels
 
 

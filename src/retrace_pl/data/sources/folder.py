@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from retrace_pl.data.paths import existing_folder, one_line
 from retrace_pl.data.sources.base import ImageSource, SourceImages
@@ -70,7 +70,7 @@ class _FolderImages:
         try:
             with Image.open(self.files[index]) as image:
                 image.load()
-                return image
+                return ImageOps.exif_transpose(image)
         except Exception as error:
             raise InputError(
                 f"{self.files[index]} is no readable image; repair or remove it ({one_line(error)})"

@@ -129,7 +129,7 @@ class HuggingFaceSource(ImageSource):
 
 
 class _Partition:
-    """A Hugging Face data set as :class:`RawImages`; rows come straight from Arrow, which is faster than indexing it."""
+    """A Hugging Face data set as :class:`RawImages`; rows come from Arrow, faster than by indexing it."""
 
     def __init__(self, data: Any, column: str, labels: NDArray[np.int64]) -> None:
         self.column = column
