@@ -200,6 +200,18 @@ def test_features_are_remembered_until_the_weights_change(reference, evaluator, 
     assert changed["sr_oracle"] != first["sr_oracle"]
 
 
+def test_a_large_reference_is_drawn_from_for_feature_metrics_only(reference, evaluator):
+    def run(**settings):
+        return evaluate_candidates(reference.other_inputs[:40], reference, evaluator, evaluator, **settings)
+
+    whole, some, again, other = run(), run(max_records=20), run(max_records=20), run(max_records=20, seed=1)
+    assert some == again
+    for name in METRICS:
+        drawn = name in ("fid_oracle", "kid_oracle", "kl", "precision", "recall")
+        assert drawn or some[name] == whole[name], name
+    assert len({run["kid_oracle"] for run in (whole, some, other)}) == 3
+
+
 def test_it_is_quiet_and_leaves_no_files(reference, evaluator, capfd, caplog, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():

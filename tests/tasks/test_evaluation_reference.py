@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from retrace_pl.data import DigitsSource, UnlearningDataModule
 from retrace_pl.errors import InputError
 from retrace_pl.metrics import nearest_records
 from retrace_pl.models import Classifier
@@ -135,3 +136,20 @@ def test_from_a_data_module(classes):
     assert torch.equal(again.other_inputs, built.other_inputs)
     floors = reconstruction_floors(built)
     assert floors["best_holdout_mse"] < floors["class_mean_mse"] < floors["intra_class_mse"] < floors["other_class_mse"]
+
+
+@pytest.mark.parametrize(
+    ("deletion", "targets", "class_based"),
+    [({"forget_class": 3}, (3,), True), ({"forget_fraction": 0.2}, tuple(range(10)), False)],
+    ids=["class", "records"],
+)
+def test_from_the_digits_module(deletion, targets, class_based):
+    module = UnlearningDataModule(DigitsSource(), image_size=16, channels=1, **deletion)
+    module.setup("fit")
+    built = Reference.from_datamodule(module)
+    assert (built.target_classes, built.class_based) == (targets, class_based)
+    assert len(built.deleted_inputs) == len(module.split("forget"))
+    assert len(built.heldout_inputs) + len(built.other_inputs) == len(module.split("test"))
+    # No held-out record is a deleted one, and with every class touched no image is of another class.
+    assert float(nearest_records(built.heldout_inputs, built.deleted_inputs).mse.min()) > 0
+    assert (reconstruction_floors(built)["other_class_mse"] is None) is not class_based

@@ -30,9 +30,11 @@ def neighbour_radii(samples: Tensor, neighbours: int) -> Tensor:
         samples: Shape [n, F], n > neighbours.
         neighbours: k.
     """
-    # The nearest one, at distance 0, is the sample itself.
+    # The nearest one, at distance 0, is the sample itself. (kthvalue has no deterministic form on GPUs; topk has.)
+    nearest = neighbours + 1
     parts = [
-        _distances(block, samples).kthvalue(neighbours + 1, dim=1).values for block in _blocks(samples, len(samples))
+        _distances(block, samples).topk(nearest, dim=1, largest=False).values[:, -1]
+        for block in _blocks(samples, len(samples))
     ]
     return torch.cat(parts)
 

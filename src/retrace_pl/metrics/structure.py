@@ -62,8 +62,9 @@ class SSIM(_MeanPerCandidate):
         """Similarity of every candidate and its nearest record, shape [n]."""
         nearest = self.records[nearest_records(candidates, self.records).position]
         result = structural_similarity_index_measure(
-            candidates.float(),
-            nearest.float(),
+            # In float64: a GPU's reduced-precision convolutions would drown the variances in rounding.
+            candidates.double(),
+            nearest.double(),
             gaussian_kernel=self.window == _GAUSSIAN_WINDOW,
             kernel_size=self.window,
             data_range=1.0,

@@ -65,7 +65,8 @@ class EvaluationTask(LightningModule):
     are in `results` as plain floats, None where a metric does not apply: the ones that describe a distribution
     (``fid_oracle``, ``kid_oracle``, ``kl``, ``label_kl``, ``diversity``, ``precision``, ``recall``) for one candidate,
     class-based success where the deletion is not tied to classes, SSIM for small images and for what is not an image.
-    Run it on one device: a distributed sampler repeats candidates to fill its last batch.
+    Run it on one CPU or CUDA device: a distributed sampler repeats candidates to fill its last batch, and the sums are
+    in float64.
 
     Args:
         evaluator: Classifier that saw neither the original nor the unlearned model's training data.
@@ -73,6 +74,9 @@ class EvaluationTask(LightningModule):
         reference: What to compare with.
         level: Confidence level of the success rates' Wilson intervals.
         neighbours: k of precision and recall.
+        max_records: Most records the feature metrics use, whose cost is quadratic in them; a larger reference is
+            represented by a random draw. The other metrics use all.
+        seed: Seed of that draw.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class EvaluationTask(LightningModule):
         reference: Reference,
         level: float = 0.95,
         neighbours: int = 3,
+        max_records: int = 2000,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.evaluator = evaluator
@@ -89,6 +95,8 @@ class EvaluationTask(LightningModule):
         self.reference = reference
         self.level = level
         self.neighbours = neighbours
+        self.max_records = max_records
+        self.seed = seed
         self.results: Results = {}
         self.metrics = nn.ModuleDict()
         self._success_mse: float | None = None
@@ -97,6 +105,8 @@ class EvaluationTask(LightningModule):
         """Build fresh metrics on the task's device; the reference goes through the evaluator once."""
         reference = self.reference
         records, evaluated = reference.records, reference.evaluated(self.evaluator)
+        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(self.seed))
+        features = evaluated.features[order[: self.max_records].sort().values]
         self._success_mse = reference.success_mse
         shape = tuple(records.shape[1:])
         by_input: dict[str, Metric] = {
@@ -108,10 +118,10 @@ class EvaluationTask(LightningModule):
         if ssim_window(shape) is not None:
             by_input["ssim"] = SSIM(records)
         by_feature: dict[str, Metric] = {
-            "fid_oracle": FeatureFID(evaluated.features),
-            "kid_oracle": FeatureKID(evaluated.features),
-            "kl": FeatureKL(evaluated.features),
-            "manifold": PrecisionRecall(evaluated.features, neighbours=self.neighbours),
+            "fid_oracle": FeatureFID(features),
+            "kid_oracle": FeatureKID(features),
+            "kl": FeatureKL(features),
+            "manifold": PrecisionRecall(features, neighbours=self.neighbours),
         }
         success = {name: SuccessRate(self.level) for name in self._success_names()}
         by_label: dict[str, Metric] = {"label_kl": LabelKL(evaluated.labels, reference.num_classes)}

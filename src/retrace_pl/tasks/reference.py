@@ -19,7 +19,9 @@ Against = Literal["deleted", "holdout"]
 class SplitData(Protocol):
     """The part of a data module that a reference is built from."""
 
-    num_classes: int
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
 
     def split(self, name: Any) -> Any:
         """One split with `inputs` [n, ...] and `labels` [n]."""
