@@ -109,14 +109,15 @@ class TestExponentialMovingAverage:
             torch.testing.assert_close(value, expected[name])
         assert (average.module[1].running_mean - model[1].running_mean).abs().max() > 1e-3
 
-    def test_it_is_frozen_and_stays_in_eval_mode(self):
+    def test_it_is_frozen_and_runs_in_eval_mode(self):
         generator = DCGAN((1, 16, 16), width=4)
         average = ExponentialMovingAverage(generator, 0.9).train()
-        assert not any(module.training for module in average.modules())
         assert not any(parameter.requires_grad for parameter in average.parameters())
         assert generator.training
         latents = generator.sample_latents(3, seeded())
         torch.testing.assert_close(average(latents), generator.eval()(latents))
+        assert average.module.training
+        assert not any(module.training for module in average.averaged().modules())
 
     @pytest.mark.parametrize("decay", [1.0, -0.1])
     def test_bad_decay(self, decay):

@@ -11,7 +11,7 @@ from retrace_pl.errors import InputError
 
 
 class ExponentialMovingAverage(nn.Module):
-    """Exponential moving average of a model's parameters and buffers, itself a model in eval mode.
+    """Exponential moving average of a model's parameters and buffers, itself a model that always runs in eval mode.
 
     After update t = 1, 2, ... of a model theta the average is m = b m + (1 - b) theta with
     b = min(decay, t / (t + 9)), so that the random start is forgotten at once. Floating-point buffers, which hold the
@@ -30,7 +30,7 @@ class ExponentialMovingAverage(nn.Module):
         if not 0 <= decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {decay}")
         self.decay = decay
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.module = copy.deepcopy(model).requires_grad_(False)
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
@@ -48,10 +48,13 @@ class ExponentialMovingAverage(nn.Module):
             else:
                 average.copy_(current)
 
-    def train(self, mode: bool = True) -> ExponentialMovingAverage:
-        """Stay in eval mode whatever is asked for: an average is never trained."""
-        return super().train(False)
+    def averaged(self) -> nn.Module:
+        """Return the averaged model itself, in eval mode and without gradients of its parameters."""
+        return self.module.eval()
 
     def forward(self, *args: Tensor) -> Tensor:
-        """Call the averaged model."""
-        return torch.as_tensor(self.module(*args))
+        """Call the averaged model in eval mode; its flag is left as it was, since trainers warn of modules in eval."""
+        training = self.module.training
+        output = torch.as_tensor(self.module.eval()(*args))
+        self.module.train(training)
+        return output

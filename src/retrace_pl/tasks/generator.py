@@ -70,13 +70,15 @@ class GeneratorTask(BaseTask):
         evaluate_every: int = 10,
         seed: int = 0,
     ) -> None:
-        super().__init__(partial(torch.optim.Adam, lr=lr, betas=tuple(betas)), seed=seed)
+        super().__init__(partial(torch.optim.Adam, lr=lr, betas=(betas[0], betas[1])), seed=seed)
         if not isinstance(generator, AdversarialGenerator):
             raise InputError(f"{type(generator).__name__} has no discriminator to be trained against: use DCGAN")
         if lr <= 0 or (discriminator_lr is not None and discriminator_lr <= 0):
             raise InputError(f"lr and discriminator_lr must be positive, got {lr} and {discriminator_lr}")
         if num_samples < 1 or evaluate_every < 0:
             raise InputError("num_samples must be at least 1 and evaluate_every at least 0")
+        if loss not in ("non_saturating", "hinge"):
+            raise InputError(f"loss must be non_saturating or hinge, got {loss!r}")
         self.save_hyperparameters(
             {
                 "lr": lr,
@@ -103,7 +105,7 @@ class GeneratorTask(BaseTask):
 
     def ema_generator(self) -> Generator:
         """Return the averaged generator, in eval mode and without gradients: what an audit uses."""
-        return cast(Generator, self.ema.module)
+        return cast(Generator, self.ema.averaged())
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents [n, d] to samples [n, ...] of the averaged generator."""
