@@ -278,3 +278,15 @@ def test_bad_candidates_are_refused_and_models_restored(reference, evaluator):
         evaluate_candidates(broken[:0], reference, evaluator, None)
     with pytest.raises(InputError, match="scores"):
         evaluate_candidates(broken, reference, evaluator, None, scores=torch.zeros(2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_numbers_and_keeps_the_models(reference, evaluator):
+    inputs = reference.heldout_inputs
+    expected = evaluate_candidates(inputs, reference, evaluator, evaluator)
+    moved = Centroids(evaluator.means.detach().clone()).eval().cuda()
+    results = evaluate_candidates(inputs.cuda(), reference, moved, moved)
+    assert moved.means.is_cuda
+    for name in METRICS:
+        assert results[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), name
