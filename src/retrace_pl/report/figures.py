@@ -39,7 +39,9 @@ def success_picture(run: RunData) -> FigurePair:
 def success(run: RunData, arm: str) -> float | None:
     """Distribution-level success of an arm under the evaluator; for the hold-out also the evaluator's recall."""
     value = run.number(f"{arm_path(arm)}.distribution.sr_oracle")
-    return run.number("floors.heldout_sr_oracle") if value is None and arm == "holdout" else value
+    if value is None and arm == "holdout" and isinstance(run.get("controls.holdout"), dict):
+        return run.number("floors.heldout_sr_oracle")
+    return value
 
 
 def arm_path(arm: str) -> str:

@@ -113,7 +113,7 @@ def _shot(run: RunData, arm: str, images: NDArray[np.float32], nearest: NDArray[
     record = None
     if nearest is not None:
         distance = float(np.mean((images[index] - nearest[index]) ** 2))
-        lines.append(f"MSE {format_value(distance)}")
+        lines.append(f"MSE {distance:.2g}")
         record = Picture(image_uri(nearest[index]), f"Deleted record nearest to candidate {index + 1} of {title}")
     verdict = "" if hit is None else ", recognised by the evaluator" if hit else ", not recognised by the evaluator"
     alt = f"{title}, candidate {index + 1}{verdict}"

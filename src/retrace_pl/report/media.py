@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from PIL import Image
 from retrace_pl.report.palette import DARK, LIGHT, Theme
 from retrace_pl.report.plots import to_svg
 
-__all__ = ["FigurePair", "data_uri", "draw", "image_uri", "to_pixels"]
+__all__ = ["FigurePair", "data_uri", "draw", "image_uri", "recolour", "to_pixels"]
+
+_PARTNERS = {light.encode(): dark.encode() for light, dark in zip(LIGHT.colours(), DARK.colours(), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,18 @@ def image_uri(image: NDArray[np.float32]) -> str:
 
 
 def draw(make: Callable[[Theme], Figure], alt: str, caption: str = "") -> FigurePair:
-    """Draws a figure once for each colour scheme."""
-    light, dark = make(LIGHT), make(DARK)
-    width, height = (round(96 * float(inches)) for inches in light.get_size_inches())
-    first, second = (data_uri(to_svg(figure), "image/svg+xml") for figure in (light, dark))
-    return FigurePair(first, second, alt, caption, width, height)
+    """Draws a figure for light backgrounds and recolours it for dark ones."""
+    figure = make(LIGHT)
+    width, height = (round(96 * float(inches)) for inches in figure.get_size_inches())
+    light = to_svg(figure)
+    return FigurePair(
+        data_uri(light, "image/svg+xml"), data_uri(recolour(light), "image/svg+xml"), alt, caption, width, height
+    )
+
+
+def recolour(svg: bytes) -> bytes:
+    """The same drawing with each colour of the light theme replaced by its partner of the dark one.
+
+    Drawing twice would double the time of a report; every colour of a figure comes from its theme, as ``#rrggbb``.
+    """
+    return re.sub(rb"#[0-9a-f]{6}\b", lambda match: _PARTNERS.get(match[0], match[0]), svg)

@@ -39,6 +39,15 @@ class Theme:
         """Colour of an arm; rivals without one of their own take a spare by index."""
         return self.arms.get(name, self.spare[index % len(self.spare)])
 
+    def colours(self) -> tuple[str, ...]:
+        """Every colour of the theme, in the same order for every theme."""
+        return (
+            *(self.ink, self.muted, self.grid, self.paper),
+            *self.arms.values(),
+            *self.groups.values(),
+            *self.spare,
+        )
+
 
 LIGHT = Theme(
     name="light",

@@ -50,12 +50,12 @@ def interval_figure(
     lowest, highest = limits
     for row, bar in enumerate(reversed(bars)):
         if bar.value is None:
-            axes.text((lowest + highest) / 2, row, "not run", ha="center", va="center", color=theme.muted, size=9)
+            _beside(axes, row, "not run", theme.muted)
             continue
         if bar.low is not None and bar.high is not None:
             axes.plot([bar.low, bar.high], [row, row], color=bar.colour, lw=2.5, solid_capstyle="butt")
         axes.plot([bar.value], [row], "o", color=bar.colour, ms=7, clip_on=False)
-        axes.text(1.04, row, bar.text, transform=axes.get_yaxis_transform(), va="center", color=theme.ink, size=9)
+        _beside(axes, row, bar.text, theme.ink)
     if zero:
         axes.axvline(0, color=theme.ink, lw=1)
     axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
@@ -108,7 +108,14 @@ def curve_figure(curves: Mapping[str, NDArray[np.float64]], theme: Theme, label:
         colour = theme.arm(name, spare)
         spare += name not in theme.arms
         width = 2.6 if name == "attack" else 1.8
-        axes.plot(rows[:, 0], rows[:, 1], color=colour, lw=width, ls=LINES.get(name, "--"), label=arm_title(name))
+        axes.plot(
+            rows[:, 0],
+            rows[:, 1],
+            color=colour,
+            lw=width,
+            ls=LINES.get(name, "--"),
+            label=arm_title(name).replace("$", r"\$"),
+        )
     axes.set_xlabel("queries to the two models")
     axes.set_ylabel(label)
     axes.set_xlim(left=0)
@@ -124,12 +131,12 @@ def auroc_figure(aurocs: Mapping[str, float | None], theme: Theme) -> Figure:
     figure, axes = _figure(theme, 4.6, 0.75 + 0.34 * len(aurocs))
     for row, value in enumerate(reversed(list(aurocs.values()))):
         if value is None:
-            axes.text(0.5, row, "not applicable", ha="center", va="center", color=theme.muted, size=9)
+            _beside(axes, row, "not applicable", theme.muted)
             continue
         colour = theme.groups["forget"]
         axes.plot([0.5, value], [row, row], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot([value], [row], "D", color=colour, ms=6, clip_on=False)
-        axes.text(1.05, row, f"{value:.3f}", transform=axes.get_yaxis_transform(), va="center", size=9, color=theme.ink)
+        _beside(axes, row, f"{value:.3f}", theme.ink)
     axes.axvline(0.5, color=theme.ink, lw=1)
     axes.set_yticks(range(len(aurocs)), list(reversed(list(aurocs))))
     axes.set_ylim(-0.6, len(aurocs) - 0.4)
@@ -163,6 +170,10 @@ def _figure(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
     axes.yaxis.label.set_fontsize(9)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _beside(axes: Axes, row: int, text: str, colour: str) -> None:
+    axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), va="center", size=9, color=colour)
 
 
 def _legend(axes: Axes, theme: Theme, *, columns: int, below: bool = False) -> None:

@@ -112,7 +112,7 @@ class TensorBoardSearchObserver:
 
 
 def tile(images: Tensor, gap: int = 2) -> Tensor:
-    """Lays pictures [n, C, H, W] out in a square grid on grey, [C, rows * (H + gap) + gap, columns * (W + gap) + gap]."""
+    """Lays pictures [n, C, H, W] out in a square grid [C, H2, W2] on grey, with ``gap`` pixels between them."""
     n, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
