@@ -38,9 +38,10 @@ class UnlearningMethod:
     One epoch is one pass over the longer of the streams; the shorter one is cycled. Batch normalisation: with
     `batch_norm="update"` the whole model is in train mode, as in the published implementations, and the running
     statistics follow every forward pass. With `"freeze"` the batch-norm layers stay in eval mode and keep the
-    statistics of the original model (their weights and biases still learn), while dropout is on in both. Methods that
-    pass forget batches alone through the model default to "freeze": a batch of one class has statistics that no later
-    input shares, and a model broken by them looks as if it had forgotten.
+    statistics of the original model (their weights and biases still learn); dropout is on in both. "update" is the
+    default; a method whose batches hold forget records alone, such as `GradientAscent`, needs "freeze", because the
+    statistics of one class would replace those that every later input is normalised with, and a model broken in that
+    way looks as if it had forgotten.
 
     Args:
         epochs: Passes over the data; 0 for methods that only use `edit`.
