@@ -100,8 +100,10 @@ def make_metrics():
             "prior": both(0.08, 0.031, 71.2, 0.31),
             "matched_retrain": both(0.93, 0.015, 34.1, 0.981),
             "identity": both(0.09, 0.03, 70.3, 0.0, max_trace=0.0, score_spread=0.0),
-            "holdout": {"instance": None, "distribution": measure(0.97, 0.0121, 6.3, None)},
+            "holdout": both(0.95, 0.0142, 33.0, 0.987),
         },
+        "rivals": {"random": both(0.61, 0.02, 47.0, 0.82)},
+        "retrained": {"retain_acc": 0.99, "forget_acc": 0.0, "mia_auc": 0.5, "test_acc": 0.879},
         "floors": {
             "intra_class_mse": 0.0612,
             "class_mean_mse": 0.0304,

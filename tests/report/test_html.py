@@ -93,7 +93,13 @@ def test_every_metric_row_has_attack_and_all_controls(full):
     rows = re.findall(r"<tr><th scope=\"row\"><abbr.*?</tr>", path.read_text(encoding="utf-8"), re.DOTALL)
     assert len(rows) > 15
     for row in rows:
-        assert len(re.findall(r"<td class=\"num", row)) == 1 + len(CONTROLS)
+        assert len(re.findall(r"<td class=\"num", row)) == 2 + len(CONTROLS)
+
+
+def test_rivals_stand_beside_the_attack(full):
+    _, page = full
+    assert "Random search" in page.text
+    assert "61%" in page.text
 
 
 def test_self_contained_and_readable_without_javascript(full):

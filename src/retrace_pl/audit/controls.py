@@ -28,7 +28,7 @@ class Control:
         original: Role of the first model of the pair, or None where no models are queried.
         unlearned: Role of the second model of the pair, or None where no models are queried.
         searched: Whether the same search runs on this pair at the audited budget.
-        uses: The set that takes the candidates' place where no search runs, e.g. ``"generator samples"``.
+        uses: What is judged where no search of its own runs, e.g. ``"generator samples"``.
     """
 
     id: str
@@ -108,8 +108,8 @@ CONTROLS = ControlRegistry(
             id="holdout",
             title="Hold-out",
             isolates="memory of the records from knowledge of their class",
-            summary="Real images of the deleted class that no model was trained on, in the candidates' place.",
-            uses="unseen records of the deleted class",
+            summary="The same candidates, compared with unseen records of the class instead of the deleted ones.",
+            uses="the audited candidates against unseen records of the deleted class",
         ),
     ]
 )

@@ -15,45 +15,60 @@ from retrace_pl.report.palette import Theme
 from retrace_pl.report.plots import Bar, auroc_figure, curve_figure, interval_figure, trace_figure
 from retrace_pl.report.run_data import RunData
 
-__all__ = ["auroc_picture", "curve_pictures", "leakage_picture", "success_picture", "trace_pictures"]
+__all__ = [
+    "arm_path",
+    "auroc_picture",
+    "curve_pictures",
+    "leakage_picture",
+    "rivals",
+    "success",
+    "success_picture",
+    "trace_pictures",
+]
 
 _LEAKAGE_COLOURS = {"excess": "attack", "avoidable": "matched_retrain", "record": "holdout"}
 
 
 def success_picture(run: RunData) -> FigurePair:
-    """Success of the attack and of every control under the evaluator, with intervals."""
-    names = ["attack", *CONTROLS]
-    values = {name: success(run, name) for name in names}
+    """Success under the evaluator: the attack, each searched or sampled control, its rivals and unseen real records."""
+    names = ["attack", *(name for name in CONTROLS if name != "holdout"), *rivals(run)]
+    values = [(arm_title(name), success(run, name)) for name in names]
+    values.append(("Unseen real records", run.number("floors.heldout_sr_oracle")))
 
     def make(theme: Theme) -> Figure:
         bars = [_success_bar(run, name, theme) for name in names]
+        title, value = values[-1]
+        text = "" if value is None else format_value(value, percent=True)
+        bars.append(Bar(title, value, None, None, theme.arm("holdout"), text))
         return interval_figure(bars, theme, limits=(0, 1), zero=False, label="share recognised as deleted data")
 
     known = "; ".join(
-        f"{arm_title(name)} {'not run' if value is None else format_value(value, percent=True)}"
-        for name, value in values.items()
+        f"{title} {'not run' if value is None else format_value(value, percent=True)}" for title, value in values
     )
     return draw(make, f"Success under the evaluator: {known}.", "Success under the independent evaluator.")
 
 
+def rivals(run: RunData) -> list[str]:
+    """Other searchers that ran at the same budget, as ``rivals.<name>``."""
+    stored = run.get("rivals")
+    return [f"rivals.{name}" for name in stored] if isinstance(stored, dict) else []
+
+
 def success(run: RunData, arm: str) -> float | None:
-    """Distribution-level success of an arm under the evaluator; for the hold-out also the evaluator's recall."""
-    value = run.number(f"{arm_path(arm)}.distribution.sr_oracle")
-    if value is None and arm == "holdout" and isinstance(run.get("controls.holdout"), dict):
-        return run.number("floors.heldout_sr_oracle")
-    return value
+    """Distribution-level success of an arm under the evaluator."""
+    return run.number(f"{arm_path(arm)}.distribution.sr_oracle")
 
 
 def arm_path(arm: str) -> str:
-    """Where an arm's metrics are: ``attack`` or ``controls.<id>``."""
-    return "attack" if arm == "attack" else f"controls.{arm}"
+    """Where an arm's metrics are: ``attack``, ``rivals.<name>`` or ``controls.<id>``."""
+    return arm if arm == "attack" or arm.startswith("rivals.") else f"controls.{arm}"
 
 
 def _success_bar(run: RunData, name: str, theme: Theme) -> Bar:
     value = success(run, name)
     interval = run.get(f"{arm_path(name)}.distribution.intervals.sr_oracle") or (None, None)
     text = "" if value is None else format_value(value, percent=True)
-    return Bar(arm_title(name), value, interval[0], interval[1], theme.arm(name), text)
+    return Bar(arm_title(name), value, interval[0], interval[1], theme.arm(name.removeprefix("rivals.")), text)
 
 
 def leakage_picture(run: RunData) -> FigurePair:

@@ -147,11 +147,12 @@ QUALITY: dict[str, tuple[str, str]] = {
     ),
 }
 
-_ARMS = {"attack": "Attack", "random": "Random search", "deleted": "Deleted records"}
+_ARMS = {"attack": "Attack", "random": "Random search"}
 
 
 def arm_title(name: str) -> str:
     """Heading of an arm of the comparison: the attack, a control, or a rival searcher by its own name."""
+    name = name.removeprefix("rivals.")
     if name in CONTROLS:
         return CONTROLS[name].title
     return _ARMS.get(name, name.replace("_", " ").removesuffix("Searcher"))

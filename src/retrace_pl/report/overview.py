@@ -22,7 +22,7 @@ from retrace_pl.report.run_data import RunData
 __all__ = ["draw_overview", "overview_figure"]
 
 _COLUMNS = 12
-_WIDTH, _CELL, _LABEL, _STRIP = 9.0, 0.58, 1.9, 0.95
+_WIDTH, _CELL, _LABEL = 9.0, 0.58, 1.9
 _STRIPS = {"leak": ("#fdf0e8", "#a33100"), "no_evidence": ("#ebf4fa", "#0b5a8a"), "invalid": ("#fbf4dd", "#6a4f00")}
 
 
@@ -51,19 +51,22 @@ def draw_overview(run: RunData) -> Figure:
         text = "" if value is None else f"{format_value(value, percent=True)} recognised"
         title = "Reconstructed" if arm == "attack" else arm_title(arm)
         rows.append((title, text, run.images(f"{arm}.distribution"), LIGHT.arm(arm)))
-    height = _STRIP + 0.25 + len(rows) * (_CELL + 0.1)
+    reason = textwrap.fill(textwrap.shorten(str(run.get("verdict_reason") or ""), 400), 148)
+    strip = 0.52 + 0.14 * (reason.count("\n") + 1)
+    height = strip + 0.25 + len(rows) * (_CELL + 0.1)
     figure = Figure(figsize=(_WIDTH, height), facecolor=LIGHT.paper)
     FigureCanvasAgg(figure)
-    _strip(figure, run, height)
+    _strip(figure, run, reason, (strip, height))
     for index, (title, text, images, colour) in enumerate(rows):
-        _row(figure, height - _STRIP - 0.1 - (index + 1) * (_CELL + 0.1), height, (title, text, colour), images)
+        _row(figure, height - strip - 0.1 - (index + 1) * (_CELL + 0.1), height, (title, text, colour), images)
     return figure
 
 
-def _strip(figure: Figure, run: RunData, height: float) -> None:
+def _strip(figure: Figure, run: RunData, reason: str, size: tuple[float, float]) -> None:
+    strip, height = size
     verdict = str(run.get("verdict"))
     background, ink = _STRIPS.get(verdict, _STRIPS["invalid"])
-    bottom = 1 - _STRIP / height
+    bottom = 1 - strip / height
     figure.add_artist(Rectangle((0, bottom), 1, 1 - bottom, facecolor=background, transform=figure.transFigure))
     figure.add_artist(Rectangle((0, bottom), 0.008, 1 - bottom, facecolor=ink, transform=figure.transFigure))
     word = VERDICTS.get(verdict, (verdict, ""))[0]
@@ -72,7 +75,6 @@ def _strip(figure: Figure, run: RunData, height: float) -> None:
     figure.text(
         left, 1 - 0.1 / height, f"{word}: {name}", va="top", size=11, weight="bold", color=ink, parse_math=False
     )
-    reason = textwrap.fill(textwrap.shorten(str(run.get("verdict_reason") or ""), 360), 148)
     figure.text(
         left, 1 - 0.36 / height, reason, va="top", size=7.5, color=LIGHT.ink, linespacing=1.35, parse_math=False
     )

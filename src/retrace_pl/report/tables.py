@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retrace_pl.audit import CONTROLS
-from retrace_pl.report.figures import arm_path
+from retrace_pl.report.figures import arm_path, rivals
 from retrace_pl.report.glossary import FLOORS, LEAKAGE, METRICS, QUALITY, Metric, arm_title, format_value
 from retrace_pl.report.run_data import RunData
 
@@ -65,10 +65,10 @@ class MetricTable:
 
 
 def metric_table(run: RunData, level: str) -> MetricTable:
-    """The metrics of one level for the attack, every known control (run or not) and every further one in the file."""
+    """The metrics of one level for the attack, every known control (run or not), further ones and rivals."""
     stored = run.get("controls")
     extra = [name for name in stored if name not in CONTROLS] if isinstance(stored, dict) else []
-    arms = ("attack", *CONTROLS, *extra)
+    arms = ("attack", *CONTROLS, *extra, *rivals(run))
     rows, absent = [], []
     for name, metric in METRICS.items():
         cells = tuple(_cell(run, arm, level, name, metric) for arm in arms)
@@ -129,23 +129,25 @@ def leakage_rows(run: RunData) -> list[LeakageRow]:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One measure of unlearning quality before and after."""
+    """One measure of unlearning quality before, after, and in a model retrained without the deleted data."""
 
     title: str
     definition: str
     before: str
     after: str
+    retrained: str
 
 
 def quality_rows(run: RunData) -> list[QualityRow]:
-    """Accuracies and membership inference of the original and the unlearned model."""
+    """Accuracies and membership inference of the original, the unlearned and the retrained model."""
     rows = []
     for key, (title, definition) in QUALITY.items():
         texts = []
-        for model in ("original", "unlearning"):
+        for model in ("original", "unlearning", "retrained"):
             value = run.number(f"{model}.{key}")
-            texts.append(NOT_APPLICABLE if value is None else format_value(value, percent=True))
-        rows.append(QualityRow(title, definition, texts[0], texts[1]))
+            missing = NOT_APPLICABLE if isinstance(run.get(model), dict) else NOT_RUN
+            texts.append(missing if value is None else format_value(value, percent=True))
+        rows.append(QualityRow(title, definition, texts[0], texts[1], texts[2]))
     return rows
 
 
