@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retrace_pl.models.augment import DifferentiableAugmentation
 from retrace_pl.models.base import AdversarialGenerator, Classifier, Generator, ImageClassifier
+from retrace_pl.models.behaviour import Behaviour, ClassifierBehaviour
 from retrace_pl.models.dcgan import DCGAN
 from retrace_pl.models.ema import ExponentialMovingAverage
 from retrace_pl.models.features import FeatureExtractor
@@ -19,7 +20,9 @@ __all__ = [
     "DCGAN",
     "VGG16BN",
     "AdversarialGenerator",
+    "Behaviour",
     "Classifier",
+    "ClassifierBehaviour",
     "DifferentiableAugmentation",
     "ExponentialMovingAverage",
     "FeatureExtractor",

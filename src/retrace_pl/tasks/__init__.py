@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
-from retrace_pl.tasks.evaluation import EvaluationTask, Reference, evaluate_candidates, reconstruction_floors
+from retrace_pl.tasks.evaluation import EvaluationTask, Reference, Results, evaluate_candidates, reconstruction_floors
 from retrace_pl.tasks.generator import GeneratorTask
 from retrace_pl.tasks.quality import unlearning_quality
 from retrace_pl.tasks.unlearning import UnlearningTask
@@ -15,6 +15,7 @@ __all__ = [
     "EvaluationTask",
     "GeneratorTask",
     "Reference",
+    "Results",
     "UnlearningTask",
     "evaluate_candidates",
     "reconstruction_floors",

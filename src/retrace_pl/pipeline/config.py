@@ -1,0 +1,159 @@
+"""The settings of one audit: typed sections that a YAML file, the command line or Python code fill in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jsonargparse import lazy_instance  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+from retrace_pl.attacks import Attack
+from retrace_pl.data import UnlearningDataModule
+from retrace_pl.envs import LatentSettings
+from retrace_pl.models import Classifier, Generator
+from retrace_pl.searchers import Searcher
+from retrace_pl.traces import FixedQuantile, Normaliser, TraceWeights
+from retrace_pl.unlearning import UnlearningMethod
+
+STAGES = ("pretrain", "generator", "unlearn", "attack", "evaluate", "report")
+"""Stages of an audit in the order in which they run; each reads files and writes files."""
+
+
+@dataclass
+class ClassifierSettings:
+    """How a classifier is built and trained.
+
+    Args:
+        model: architecture; called with (input channels, number of classes).
+        epochs: passes over the training split.
+        optimizer: optimiser class and its settings; called with the parameters.
+        scheduler: learning-rate scheduler stepped once an epoch; called with the optimiser.
+        batch_size: records a step.
+        label_smoothing: smoothing of the training targets, in [0, 1).
+        augment: whether the data module's augmentation is applied while training.
+    """
+
+    model: Callable[[int, int], Classifier]
+    optimizer: OptimizerCallable
+    epochs: int = 20
+    scheduler: LRSchedulerCallable | None = None
+    batch_size: int = 128
+    label_smoothing: float = 0.0
+    augment: bool = True
+
+
+@dataclass
+class GeneratorSettings:
+    """How the frozen generator G is built and trained on the public split.
+
+    Args:
+        model: architecture; called with the shape of one input.
+        epochs: passes over the public split.
+        batch_size: records a step.
+        task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
+    """
+
+    model: Callable[[tuple[int, ...]], Generator]
+    epochs: int = 100
+    batch_size: int = 64
+    task: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TraceSettings:
+    """How the behavioural gap between f+ and f- becomes one score in [0, 1].
+
+    Args:
+        weights: weights of the three signals; those above the access level are left out.
+        normaliser: maps each raw signal to [0, 1] before weighting.
+        sign: `positive` scores a large gap as close to the deleted data; `paper_literal` is the sign as printed.
+        batch_size: candidates scored in one forward pass.
+    """
+
+    weights: TraceWeights = field(default_factory=TraceWeights)
+    normaliser: Normaliser = field(default_factory=lambda: lazy_instance(FixedQuantile))
+    sign: Literal["positive", "paper_literal"] = "positive"
+    batch_size: int = 512
+
+
+@dataclass
+class EvidenceSettings:
+    """What turns the attack's numbers into evidence.
+
+    Args:
+        controls: controls to run; see `retrace_pl.audit`.
+        repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
+        bootstrap_samples: resamples behind each interval.
+        level: confidence level of the intervals.
+    """
+
+    controls: list[str] = field(default_factory=lambda: ["identity", "prior", "matched_retrain", "holdout"])
+    repeats: int = 3
+    bootstrap_samples: int = 2000
+    level: float = 0.95
+
+
+@dataclass
+class TrainerSettings:
+    """Where training and evaluation run; handed to Lightning's Trainer.
+
+    Args:
+        accelerator: `auto`, `cpu`, `gpu` or `mps`.
+        devices: number of devices a training stage uses.
+        strategy: Lightning strategy, for example `ddp`.
+        num_nodes: number of machines.
+        precision: Lightning precision, for example `bf16-mixed`.
+        accumulate_grad_batches: batches per optimiser step of the classifiers.
+        threads: CPU threads of torch; small models run faster with one. Unset: torch decides.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    accumulate_grad_batches: int = 1
+    threads: int | None = None
+
+
+@dataclass
+class AuditConfig:
+    """One audit: a model is trained, made to forget, attacked, and the findings are judged against controls.
+
+    Args:
+        data: where the records come from, which are deleted, and how they are split.
+        classifier: the audited model f+.
+        evaluator: the independent classifier that judges candidates; it never sees the training split.
+        generator: the generator G, trained on public records alone.
+        unlearning: the unlearning method that turns f+ into f-.
+        searcher: who moves in G's latent space.
+        attack: how candidates become reconstructions.
+        latent: the search environment over latents.
+        traces: signals, normalisation, sign.
+        access: what the auditor may see: `black` probabilities, `gray` also losses, `white` also input gradients.
+        queries: candidates each search may show to both models.
+        rivals: other searchers run at the same budget and shown beside the attack.
+        evidence: controls, repetitions and intervals.
+        trainer: devices, precision, threads.
+        seed: the seed every other seed of the audit is derived from.
+        name: title of the report.
+    """
+
+    data: UnlearningDataModule
+    classifier: ClassifierSettings
+    evaluator: ClassifierSettings
+    generator: GeneratorSettings
+    unlearning: UnlearningMethod
+    searcher: Searcher
+    attack: Attack
+    rivals: list[Searcher] = field(default_factory=list)
+    latent: LatentSettings = field(default_factory=LatentSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
+    access: Literal["black", "gray", "white"] = "white"
+    queries: int = 20_480
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    seed: int = 0
+    name: str = "audit"

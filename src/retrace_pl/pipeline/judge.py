@@ -1,0 +1,140 @@
+"""Judges candidates: the evaluation-only data, the independent evaluator, metrics per search, leakage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retrace_pl.audit import avoidable_leakage, excess_leakage, record_leakage
+from retrace_pl.errors import RunError
+from retrace_pl.metrics import nearest_records, wilson_interval
+from retrace_pl.pipeline.attack_stage import AUDITED, CANDIDATES
+from retrace_pl.pipeline.run_folder import read_tensors, seed_for
+from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, load_classifier
+from retrace_pl.pipeline.training import torch_device
+from retrace_pl.tasks import Reference, Results, evaluate_candidates
+
+
+class Judge:
+    """The candidates, the evaluation-only data, and the models that judge."""
+
+    def __init__(self, run: AuditRun) -> None:
+        self.run = run
+        self.device = torch_device(run.config.trainer)
+        self.evaluator = load_classifier(run, EVALUATOR).to(self.device)
+        self.original = load_classifier(run, ORIGINAL).to(self.device)
+        self.candidates = read_tensors(run.folder.path(CANDIDATES))
+        self.deleted = Reference.from_datamodule(run.data, "deleted")
+        heldout = self.deleted.heldout_inputs
+        has_heldout = heldout is not None and len(heldout) > 0
+        self.holdout = Reference.from_datamodule(run.data, "holdout") if has_heldout else None
+        self.top_k = len(self.candidates[f"{AUDITED}-0/inputs"])
+
+    def labels(self, name: str) -> list[str]:
+        """Labels of all repeats of a search or of the prior control."""
+        found = [f"{name}-{repeat}" for repeat in range(self.run.config.evidence.repeats)]
+        return [label for label in found if f"{label}/inputs" in self.candidates]
+
+    def summary(self, labels: list[str], against: Reference | None = None) -> dict[str, Any]:
+        """Means over repeats of the instance-level and distribution-level metrics, and each repeat's own."""
+        repeats = [self._repeat(label, against or self.deleted) for label in labels]
+        level = self.run.config.evidence.level
+        return {
+            "instance": average([repeat["instance"] for repeat in repeats], 1, level),
+            "distribution": average([repeat["distribution"] for repeat in repeats], self.top_k, level),
+            "repeats": repeats,
+        }
+
+    def _repeat(self, label: str, reference: Reference) -> dict[str, Any]:
+        level = self.run.config.evidence.level
+        scores = self.candidates[f"{label}/scores"]
+        settings: dict[str, Any] = {"level": level, "seed": seed_for(self.run.config.seed, "metrics")}
+        distribution = evaluate_candidates(
+            self.candidates[f"{label}/inputs"], reference, self.evaluator, self.original, scores=scores, **settings
+        )
+        instance = evaluate_candidates(
+            self.candidates[f"{label}/instance"], reference, self.evaluator, self.original, **settings
+        )
+        return {"instance": instance, "distribution": distribution, "label": label}
+
+    def leakage(self) -> dict[str, Any]:
+        """Excess, avoidable and record leakage; one whose control did not run is None."""
+        evidence = self.run.config.evidence
+        settings: dict[str, Any] = {
+            "resamples": evidence.bootstrap_samples,
+            "level": evidence.level,
+            "seed": seed_for(self.run.config.seed, "bootstrap"),
+        }
+        metric = "sr_oracle" if self.deleted.class_based else "sr_mse"
+        found = {
+            name: [self._successes(label) for label in self.labels(name)]
+            for name in (AUDITED, "prior", "matched_retrain")
+        }
+        result: dict[str, Any] = {"excess": None, "avoidable": None, "record": None}
+        if found["prior"]:
+            result["excess"] = excess_leakage(found[AUDITED], found["prior"], metric=metric, **settings).as_dict()
+        if found["matched_retrain"]:
+            result["avoidable"] = avoidable_leakage(
+                found[AUDITED], found["matched_retrain"], metric=metric, **settings
+            ).as_dict()
+        if self.holdout is not None and "holdout" in evidence.controls:
+            candidates = [self.candidates[f"{label}/inputs"] for label in self.labels(AUDITED)]
+            result["record"] = record_leakage(
+                [distances(inputs, self.deleted.records).numpy() for inputs in candidates],
+                [distances(inputs, self.holdout.records).numpy() for inputs in candidates],
+                **settings,
+            ).as_dict()
+        return result
+
+    @torch.no_grad()
+    def _successes(self, label: str) -> Any:
+        inputs = self.candidates[f"{label}/inputs"]
+        if self.deleted.class_based:
+            predicted = torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in torch.split(inputs, 256)])
+            return self.deleted.is_target(predicted).cpu().numpy()
+        threshold = self.deleted.success_mse
+        if threshold is None:
+            raise RunError("success cannot be defined: the deleted records have no class with two of them; delete more")
+        return (nearest_records(inputs, self.deleted.records).mse <= threshold).cpu().numpy()
+
+    def pictures(self, names: list[str]) -> dict[str, Tensor]:
+        """Candidates of the first repeats beside their nearest deleted records."""
+        shown = {}
+        for name in names:
+            public = name.removeprefix("rival.")
+            inputs = self.candidates[f"{name}-0/inputs"]
+            shown[f"{public}.distribution"] = inputs
+            shown[f"{public}.nearest"] = self._nearest(inputs)
+        instance = self.candidates[f"{AUDITED}-0/instance"]
+        shown["attack.instance"], shown["attack.instance_nearest"] = instance, self._nearest(instance)
+        return shown
+
+    def _nearest(self, inputs: Tensor) -> Tensor:
+        return self.deleted.records[nearest_records(inputs, self.deleted.records).position]
+
+
+def average(repeats: list[Results], candidates: int, level: float) -> Results:
+    """Mean of each metric over repeats; None where no repeat has it.
+
+    Args:
+        repeats: one result per repeat.
+        candidates: candidates behind each repeat's success rates.
+        level: level of the Wilson intervals, which pool the candidates of all repeats.
+    """
+    result: Results = {"intervals": {}}
+    for name in (name for name in repeats[0] if name != "intervals"):
+        values = [repeat[name] for repeat in repeats if repeat[name] is not None]
+        result[name] = sum(values) / len(values) if values else None
+    for name in repeats[0]["intervals"]:
+        total = candidates * len(repeats)
+        result["intervals"][name] = list(wilson_interval(round(result[name] * total), total, level))
+    return result
+
+
+def distances(inputs: Tensor, records: Tensor) -> Tensor:
+    """Mean squared differences [n, m] between n candidates and m records, float64."""
+    rows, columns = inputs.flatten(1).double(), records.flatten(1).double()
+    return torch.cdist(rows, columns).square() / rows.shape[1]

@@ -1,0 +1,136 @@
+"""Turns files and command-line options into an AuditConfig, with errors that name the setting at fault."""
+
+from __future__ import annotations
+
+import os
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+import retrace_pl
+from retrace_pl.errors import InputError
+from retrace_pl.pipeline.config import AuditConfig
+
+MAX_MESSAGE = 600
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command line.
+
+    Args:
+        config: the settings, instantiated.
+        settings: the same settings as plain values, complete and in class_path/init_args form.
+        text: the same settings as YAML.
+        output: the run folder.
+        quiet: no progress output.
+        as_json: print the result as JSON.
+    """
+
+    config: AuditConfig
+    settings: dict[str, Any]
+    text: str
+    output: Path
+    quiet: bool
+    as_json: bool
+
+
+def config_folders() -> list[Path]:
+    """Folders that hold the packaged configurations: beside the package in a wheel, in the project root otherwise."""
+    package = Path(retrace_pl.__file__).parent
+    return [folder for folder in (package / "configs", package.parents[1] / "configs") if folder.is_dir()]
+
+
+def find_config(name: str) -> Path:
+    """Finds a configuration by path or, for a bare name, among the packaged audits.
+
+    Args:
+        name: a path, or a bare name such as `digits`.
+
+    Raises:
+        InputError: nothing has that name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = sorted(file for folder in config_folders() for file in (folder / "audit").glob("*.yaml"))
+    for file in packaged:
+        if name in (file.stem, file.name):
+            return file
+    known = ", ".join(dict.fromkeys(file.stem for file in packaged))
+    raise InputError(f"--config {name}: no such file and no packaged configuration; packaged are: {known}")
+
+
+def make_parser(command: str, description: str) -> ArgumentParser:
+    """The parser of every command that takes an audit's configuration."""
+    parser = ArgumentParser(prog=f"retrace {command}", description=description, exit_on_error=False)
+    parser.add_argument(
+        "--config", action="config", help="configuration file, or the bare name of a packaged one; repeatable"
+    )
+    parser.add_argument("--output", type=str, default=None, help="run folder (default: runs/NAME of the configuration)")
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only the result")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    parser.add_class_arguments(AuditConfig, sub_configs=True)
+    return parser
+
+
+def parse(command: str, description: str, arguments: list[str]) -> Request:
+    """Parses a command line.
+
+    Args:
+        command: the command's name, for the help text.
+        description: the command's description, for the help text.
+        arguments: the options after the command.
+
+    Raises:
+        InputError: an option, a file or a value cannot be used.
+        SystemExit: help was asked for.
+    """
+    parser = make_parser(command, description)
+    names = list(_config_values(arguments))
+    if not names and not {"-h", "--help"} & set(arguments):
+        raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
+    found = {name: find_config(name) for name in names}
+    resolved = [_with_path(argument, found) for argument in arguments]
+    try:
+        values = parser.parse_args(resolved)
+        output, quiet, as_json = values.pop("output"), values.pop("quiet"), values.pop("json")
+        values.pop("config", None)
+        text = parser.dump(values, skip_validation=True)
+        settings = values.clone().as_dict()
+        instances = parser.instantiate(values)
+    except ArgumentError as error:
+        raise InputError(one_line(error)) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"settings cannot be used: {one_line(error)}") from error
+    config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
+    folder = Path(output) if output else Path("runs") / found[names[-1]].stem
+    return Request(config, settings, text, folder, quiet, as_json)
+
+
+def _config_values(arguments: list[str]) -> Iterator[str]:
+    for position, argument in enumerate(arguments):
+        if argument == "--config" and position + 1 < len(arguments):
+            yield arguments[position + 1]
+        elif argument.startswith("--config="):
+            yield argument.partition("=")[2]
+
+
+def _with_path(argument: str, found: dict[str, Path]) -> str:
+    if argument.startswith("--config="):
+        return f"--config={found[argument.partition('=')[2]]}"
+    return str(found[argument]) if argument in found else argument
+
+
+def one_line(error: BaseException) -> str:
+    """Condenses a parser's message to one line that begins with the setting's name."""
+    text = " ".join(str(error).split())
+    text = re.sub(r'^(?:argument )?Parser key "([^"]+)":', r"--\1:", text)
+    home = os.path.expanduser("~")
+    text = text.replace(home, "~") if len(home) > 1 else text
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."

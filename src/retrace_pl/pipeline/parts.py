@@ -1,0 +1,76 @@
+"""What can be plugged into an audit, listed from the packages themselves."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from importlib import import_module
+
+from rich.console import Console
+from rich.table import Table
+
+from retrace_pl.errors import InputError
+
+KINDS = {
+    "data": ("retrace_pl.data", "ImageSource"),
+    "models": ("retrace_pl.models", "Classifier Generator"),
+    "unlearning": ("retrace_pl.unlearning", "UnlearningMethod"),
+    "searchers": ("retrace_pl.searchers", "Searcher"),
+    "attacks": ("retrace_pl.attacks", "Attack"),
+    "metrics": ("retrace_pl.metrics", "torchmetrics.Metric"),
+}
+"""Kind -> package whose public names are searched, and the base classes of that kind."""
+
+
+def list_parts(arguments: list[str]) -> None:
+    """List the parts of one kind that a configuration can name: data, models, unlearning, searchers, attacks, metrics."""
+    parser = argparse.ArgumentParser(prog="retrace list", description=list_parts.__doc__, exit_on_error=False)
+    parser.add_argument("kind", choices=list(KINDS), help="what to list")
+    parser.add_argument("--json", action="store_true", help="print a list of objects with `name` and `description`")
+    try:
+        options = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(f"retrace list: {error}") from error
+    found = parts(options.kind)
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    table = Table("name", "what it is", box=None)
+    for part in found:
+        table.add_row(part["name"], part["description"])
+    Console().print(table)
+
+
+def parts(kind: str) -> list[dict[str, str]]:
+    """Every public concrete class of a kind.
+
+    Args:
+        kind: a key of KINDS.
+
+    Returns:
+        Objects with `name`, `class_path` and `description` (the first line of the docstring), by name.
+    """
+    package, bases = KINDS[kind]
+    module = import_module(package)
+    parents = tuple(_resolve(module.__name__, base) for base in bases.split())
+    found = [
+        {
+            "name": name,
+            "class_path": f"{package}.{name}",
+            "description": (inspect.getdoc(value) or "").partition("\n")[0],
+        }
+        for name in sorted(module.__all__)
+        if inspect.isclass(value := getattr(module, name))
+        and issubclass(value, parents)
+        and value not in parents
+        and not inspect.isabstract(value)
+    ]
+    return found
+
+
+def _resolve(package: str, base: str) -> type:
+    owner, _, name = base.rpartition(".")
+    found: type = getattr(import_module(owner or package), name)
+    return found

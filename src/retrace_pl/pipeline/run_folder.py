@@ -1,0 +1,201 @@
+"""The files of one run: atomic writes, and markers that let a finished stage be skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from retrace_pl.errors import InputError, RunError
+
+
+def fingerprint(value: Any) -> str:
+    """Hash of plain settings (dicts, lists, numbers, strings) that does not depend on key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary neighbour of `path` that replaces it only when the block succeeds.
+
+    A reader therefore sees the old file or the whole new one, also after a kill or on a full disk.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; choose another folder with --output") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --output") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; NaN and infinities become null because JSON has no word for them."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of the run.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing: run the earlier stages of this audit first") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete it and run the stage again") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes named tensors as safetensors, atomically; `metadata` values are stored as JSON text."""
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, str(temporary), metadata=header)
+        except SafetensorError as error:
+            raise RunError(f"cannot write {path}: {error}; free some space or choose another --output") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file of the run onto the CPU.
+
+    Raises:
+        RunError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing: run the earlier stages of this audit first") from error
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete it and run the stage again") from error
+
+
+def load_weights(module: nn.Module, path: Path) -> nn.Module:
+    """Loads a module's weights from a safetensors file; never executes code from it.
+
+    Raises:
+        InputError: the file holds the weights of another architecture.
+        RunError: the file is missing or damaged.
+    """
+    try:
+        module.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} holds the weights of another architecture than {type(module).__name__}; "
+            "use the settings it was trained with, or delete it to train again"
+        ) from error
+    return module.eval()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run and the markers of its finished stages.
+
+    Args:
+        root: the folder.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"--output {self.root} is a file; give a folder")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--output {self.root} cannot be created: {error.strerror}") from error
+        if not os.access(self.root, os.W_OK):
+            raise InputError(f"--output {self.root} is not writable; choose another folder")
+
+    def path(self, name: str) -> Path:
+        """Path of a file of this run."""
+        return self.root / name
+
+    def _marker(self, stage: str) -> Path:
+        return self.root / "stages" / f"{stage}.json"
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Whether `stage` finished with the settings behind `key` and all its outputs are still there."""
+        marker = self._marker(stage)
+        if not marker.is_file():
+            return False
+        with contextlib.suppress(RunError):
+            record = read_json(marker)
+            outputs = record.get("outputs", {})
+            return record.get("key") == key and all(
+                self.path(name).is_file() and self.path(name).stat().st_size == size for name, size in outputs.items()
+            )
+        return False
+
+    def begin(self, stage: str, later: tuple[str, ...]) -> None:
+        """Forgets the markers and outputs of the `later` stages, which are about to become outdated."""
+        for name in (stage, *later):
+            marker = self._marker(name)
+            if name != stage and marker.is_file():
+                with contextlib.suppress(RunError):
+                    for output in read_json(marker).get("outputs", {}):
+                        self.path(output).unlink(missing_ok=True)
+            marker.unlink(missing_ok=True)
+
+    def finish(self, stage: str, key: str, outputs: list[str], seconds: float) -> None:
+        """Records a finished stage; its outputs must exist."""
+        sizes = {name: self.path(name).stat().st_size for name in outputs}
+        write_json(self._marker(stage), {"key": key, "outputs": sizes, "seconds": round(seconds, 3)})
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds each finished stage took."""
+        return {
+            marker.stem: float(read_json(marker)["seconds"]) for marker in sorted((self.root / "stages").glob("*.json"))
+        }
+
+
+def seed_for(seed: int, *purpose: object) -> int:
+    """Derives an independent 31-bit seed for a purpose from the audit's one seed."""
+    text = "/".join([str(seed), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
+def state_of(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Builds a module whose random initial weights depend on `seed` alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()

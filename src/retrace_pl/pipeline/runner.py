@@ -1,0 +1,166 @@
+"""Decides which stages run, in which process, and records what they leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from retrace_pl.data import UnlearningDataModule
+from retrace_pl.errors import RunError
+from retrace_pl.pipeline.config import STAGES, AuditConfig
+from retrace_pl.pipeline.parsing import Request
+from retrace_pl.pipeline.run_folder import RunFolder, atomic_path, fingerprint
+from retrace_pl.pipeline.training import calm_lightning
+
+ARTEFACT_VERSION = 1
+"""Raised whenever a stage's files change their meaning, so that older ones are not reused."""
+
+STAGE_FUNCTIONS = {
+    "pretrain": "retrace_pl.pipeline.train_stages:pretrain",
+    "generator": "retrace_pl.pipeline.train_stages:generator",
+    "unlearn": "retrace_pl.pipeline.train_stages:unlearn",
+    "attack": "retrace_pl.pipeline.attack_stage:attack",
+    "evaluate": "retrace_pl.pipeline.evaluate_stage:evaluate",
+    "report": "retrace_pl.pipeline.report_stage:report",
+}
+"""Stage -> function that takes the AuditRun, writes files and returns their names."""
+
+TRAINING_STAGES = ("pretrain", "generator", "unlearn")
+
+
+@dataclass
+class AuditRun:
+    """Everything a stage needs: settings, run folder, data, console.
+
+    Args:
+        config: the settings, instantiated.
+        settings: the same as plain values; the stages' keys are hashes of parts of it.
+        folder: the run folder.
+        quiet: no progress output.
+        console: progress output (standard error).
+    """
+
+    config: AuditConfig
+    settings: dict[str, Any]
+    folder: RunFolder
+    quiet: bool
+    console: Console
+    _data_ready: bool = False
+
+    @classmethod
+    def start(cls, request: Request) -> AuditRun:
+        """Creates the run folder, or opens it again, and stores the resolved configuration."""
+        folder = RunFolder(request.output)
+        run = cls(request.config, request.settings, folder, request.quiet, Console(stderr=True, quiet=request.quiet))
+        calm_lightning()
+        if request.config.trainer.threads is not None:
+            torch.set_num_threads(request.config.trainer.threads)
+        if run.is_rank_zero:
+            with atomic_path(folder.path("config.yaml")) as temporary:
+                temporary.write_text(request.text, encoding="utf-8")
+        return run
+
+    @property
+    def is_rank_zero(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+    @property
+    def data(self) -> UnlearningDataModule:
+        """The data module, set up on first use."""
+        if not self._data_ready:
+            self.config.data.prepare_data()
+            self.config.data.setup()
+            self._data_ready = True
+        return self.config.data
+
+    def key(self, stage: str) -> str:
+        """Hash of every setting and earlier stage that `stage` depends on."""
+        return stage_keys(self.settings)[stage]
+
+
+def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
+    """Hash per stage; devices and strategies are left out because they do not change what is computed."""
+
+    def part(*names: str) -> dict[str, Any]:
+        return {name: settings[name] for name in names}
+
+    evidence = settings["evidence"]
+    precision = {name: settings["trainer"][name] for name in ("precision", "accumulate_grad_batches")}
+    pretrain = fingerprint([ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision])
+    generator = fingerprint([ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision])
+    retrained = evidence["repeats"] if "matched_retrain" in evidence["controls"] else 0
+    unlearn = fingerprint([pretrain, part("unlearning"), retrained])
+    search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
+    attack = fingerprint([unlearn, generator, search, evidence["controls"], evidence["repeats"]])
+    evaluate = fingerprint([attack, evidence])
+    report = fingerprint([evaluate, part("name")])
+    return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
+
+
+def run_stages(run: AuditRun, stages: tuple[str, ...], *, own_process: bool) -> None:
+    """Runs stages in order and skips those whose outputs and settings' hash are there already.
+
+    Args:
+        run: the audit.
+        stages: names out of STAGES.
+        own_process: whether this process belongs to the stage alone; otherwise a training stage that uses several
+            devices is given a process of its own, because Lightning's launchers run the whole command once per device.
+
+    Raises:
+        RunError: an earlier stage is missing, or a stage failed.
+    """
+    for stage in stages:
+        key = run.key(stage)
+        if run.folder.is_done(stage, key):
+            run.console.print(f"[dim]{stage:<10} done already[/dim]")
+            continue
+        _require_earlier(run, stage, stages)
+        start = time.perf_counter()
+        if stage in TRAINING_STAGES and not own_process and uses_several_devices(run.config):
+            _run_in_own_process(run, stage)
+            continue
+        if run.is_rank_zero:
+            run.folder.begin(stage, STAGES[STAGES.index(stage) + 1 :])
+            run.console.print(f"[bold]{stage}[/bold]")
+        outputs = _stage_function(stage)(run)
+        if run.is_rank_zero:
+            seconds = time.perf_counter() - start
+            run.folder.finish(stage, key, outputs, seconds)
+            run.console.print(f"{stage:<10} {seconds:.1f} s")
+
+
+def uses_several_devices(config: AuditConfig) -> bool:
+    """Whether the training stages are spread over several devices or machines."""
+    return config.trainer.devices != 1 or config.trainer.num_nodes != 1
+
+
+def _stage_function(stage: str) -> Callable[[AuditRun], list[str]]:
+    module, function = STAGE_FUNCTIONS[stage].split(":")
+    return getattr(import_module(module), function)  # type: ignore[no-any-return]
+
+
+def _require_earlier(run: AuditRun, stage: str, planned: tuple[str, ...]) -> None:
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if earlier not in planned and not run.folder.is_done(earlier, run.key(earlier)):
+            raise RunError(
+                f"stage {stage} needs stage {earlier}, which has not run with these settings in {run.folder.root}; "
+                f"run `retrace {earlier}` with the same options first, or `retrace audit` for all of them"
+            )
+
+
+def _run_in_own_process(run: AuditRun, stage: str) -> None:
+    command = [sys.executable, "-m", "retrace_pl", stage, "--config", str(run.folder.path("config.yaml"))]
+    command += ["--output", str(run.folder.root), *(["--quiet"] if run.quiet else [])]
+    code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+    if code != 0:
+        raise RunError(f"stage {stage} failed in its own process (exit code {code}); its message is above")

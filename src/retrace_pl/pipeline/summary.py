@@ -1,0 +1,50 @@
+"""The last lines a user sees: the verdict, the figures with their controls, and where the report is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from retrace_pl.pipeline.run_folder import read_json
+from retrace_pl.pipeline.runner import AuditRun
+
+SHOWN = ("sr_oracle", "mse", "cs", "fid_oracle", "diversity")
+COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
+
+
+def print_summary(run: AuditRun, stages: tuple[str, ...]) -> None:
+    """Prints the result of the last stage on standard output."""
+    console = Console()
+    metrics = run.folder.path("metrics.json")
+    if stages[-1] not in ("evaluate", "report") or not metrics.is_file():
+        console.print(f"finished {', '.join(stages)}; files are in {escape(str(run.folder.root))}", soft_wrap=True)
+        return
+    values = read_json(metrics)
+    console.print(_table(values))
+    colour = COLOURS.get(values["verdict"], "white")
+    console.print(
+        f"verdict: [bold {colour}]{values['verdict']}[/bold {colour}] - {escape(values['verdict_reason'])}",
+        soft_wrap=True,
+    )
+    console.print(f"metrics: {escape(str(metrics))}", soft_wrap=True)
+    page = run.folder.path("report.html")
+    if page.is_file():
+        console.print(f"report: {escape(str(page.resolve()))}", soft_wrap=True)
+
+
+def _table(values: dict[str, Any]) -> Table:
+    budget = values["budget"]
+    title = f"{budget['top_k']} candidates, {budget['queries']} queries each, mean of {budget['repeats']} repeats"
+    table = Table("distribution level", *SHOWN, title=title, title_justify="left")
+    rows = {"attack": values["attack"], **values["controls"], **values["rivals"]}
+    for name, row in rows.items():
+        figures = row["distribution"]
+        table.add_row(escape(name), *(_number(figures.get(metric)) for metric in SHOWN))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,133 @@
+"""Runs Lightning's Trainer for the stages that train: seeded, resumable, logged to the run's TensorBoard folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from retrace_pl.errors import RunError
+from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.pipeline.run_folder import RunFolder
+
+
+def torch_device(settings: TrainerSettings) -> torch.device:
+    """The single device of the stages that use one: search, calibration, report."""
+    wanted = settings.accelerator
+    if wanted in ("gpu", "cuda") or (wanted == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda")
+    if wanted == "mps" or (wanted == "auto" and torch.backends.mps.is_available()):
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def calm_lightning() -> None:
+    """Silences Lightning's notices about hardware, tips and small data; warnings that a user can act on stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",  # the images are in memory, so worker processes would only slow things down
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of a renamed torch class
+        ".*is available but not used.*",  # the accelerator is the user's choice
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def make_trainer(settings: TrainerSettings, *, quiet: bool, **options: Any) -> Trainer:
+    """Lightning's Trainer with the audit's device settings; `options` are Trainer arguments."""
+    callbacks = list(options.pop("callbacks", []))
+    if not quiet:
+        callbacks.append(RichProgressBar(leave=False))
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        num_nodes=settings.num_nodes,
+        precision=settings.precision,  # type: ignore[arg-type]
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def fit(
+    task: LightningModule,
+    data: LightningDataModule,
+    *,
+    name: str,
+    key: str,
+    epochs: int,
+    run: RunFolder,
+    settings: TrainerSettings,
+    quiet: bool,
+    **options: Any,
+) -> Trainer:
+    """Trains `task`, continuing from the last epoch's checkpoint when an earlier attempt with the same key was cut off.
+
+    Args:
+        task: the Lightning task.
+        data: its data.
+        name: stable name of the training; the TensorBoard folder and the checkpoint folder are called after it.
+        key: hash of everything the result depends on; a checkpoint of another key is discarded.
+        epochs: passes over the training data.
+        run: the run folder.
+        settings: devices and precision.
+        quiet: no progress bar.
+        **options: further Trainer arguments.
+
+    Raises:
+        RunError: the checkpoint to resume from is damaged.
+        KeyboardInterrupt: the user pressed Ctrl-C; the last finished epoch is kept.
+    """
+    folder = run.root / "checkpoints" / f"{name}-{key}"
+    for outdated in (run.root / "checkpoints").glob(f"{name}-*"):
+        if outdated != folder:
+            shutil.rmtree(outdated, ignore_errors=True)
+    last = folder / "last.ckpt"
+    trainer = make_trainer(
+        settings,
+        quiet=quiet,
+        max_epochs=epochs,
+        callbacks=[
+            ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, enable_version_counter=False),
+            *options.pop("callbacks", []),
+        ],
+        logger=TensorBoardLogger(run.root / "tensorboard", name=name, version=""),
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **options,
+    )
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except SystemExit as error:  # Lightning turns Ctrl-C into an exit
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return trainer
+
+
+def discard_checkpoints(run: RunFolder, name: str) -> None:
+    """Removes the resume checkpoints of a finished training; its product is stored as safetensors."""
+    folder: Path = run.root / "checkpoints"
+    for used in folder.glob(f"{name}-*"):
+        shutil.rmtree(used, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def check_finite(module: torch.nn.Module, name: str) -> None:
+    """Raises RunError when training left NaN or infinite weights behind."""
+    if not all(
+        bool(torch.isfinite(value).all()) for value in module.state_dict().values() if value.is_floating_point()
+    ):
+        raise RunError(f"training of {name} ended with NaN or infinite weights; lower its learning rate")
