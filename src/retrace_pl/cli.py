@@ -81,8 +81,8 @@ def overview() -> str:
     lines.append("")
     lines.extend(
         textwrap.wrap(
-            "`retrace COMMAND --help` shows a command's options; `--config digits` takes a packaged configuration by its "
-            "bare name, `--config my/audit.yaml` a file of yours.",
+            "`retrace COMMAND --help` shows a command's options; `--config digits` takes a packaged configuration by "
+"its bare name, `--config my/audit.yaml` a file of yours.",
             width=100,
         )
     )

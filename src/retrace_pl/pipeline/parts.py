@@ -25,7 +25,7 @@ KINDS = {
 
 
 def list_parts(arguments: list[str]) -> None:
-    """List the parts of one kind that a configuration can name: data, models, unlearning, searchers, attacks, metrics."""
+    """List what a configuration can name: data, models, unlearning, searchers, attacks or metrics."""
     parser = argparse.ArgumentParser(prog="retrace list", description=list_parts.__doc__, exit_on_error=False)
     parser.add_argument("kind", choices=list(KINDS), help="what to list")
     parser.add_argument("--json", action="store_true", help="print a list of objects with `name` and `description`")

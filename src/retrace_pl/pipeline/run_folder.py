@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retrace_pl.errors import InputError, RunError
+
+
+Built = TypeVar("Built", bound=nn.Module)
 
 
 def fingerprint(value: Any) -> str:
@@ -194,7 +197,7 @@ def seed_for(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-def state_of(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded_module(build: Callable[[], Built], seed: int) -> Built:
     """Builds a module whose random initial weights depend on `seed` alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

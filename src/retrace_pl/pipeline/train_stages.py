@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 from torch import nn
 
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.config import ClassifierSettings
-from retrace_pl.pipeline.run_folder import load_weights, seed_for, state_of, write_tensors
+from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module, write_tensors
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
 from retrace_pl.tasks import ClassifierTask, GeneratorTask
@@ -29,7 +30,7 @@ def weights_file(name: str) -> str:
 
 def build_classifier(run: AuditRun, settings: ClassifierSettings, seed: int) -> Classifier:
     """A fresh classifier for the audit's data."""
-    return state_of(lambda: settings.model(run.data.channels, run.data.num_classes), seed)  # type: ignore[return-value]
+    return seeded_module(partial(settings.model, run.data.channels, run.data.num_classes), seed)
 
 
 def load_classifier(run: AuditRun, name: str) -> Classifier:
@@ -58,7 +59,7 @@ def generator(run: AuditRun) -> list[str]:
     """Trains the generator on the public split; the evaluator's features only draw the quality curve."""
     settings = run.config.generator
     seed = seed_for(run.config.seed, GENERATOR)
-    model = state_of(lambda: settings.model(run.data.input_shape), seed)
+    model = seeded_module(partial(settings.model, run.data.input_shape), seed)
     task = GeneratorTask(model, features=load_classifier(run, EVALUATOR), seed=seed, **settings.task)
     fit(
         task,
