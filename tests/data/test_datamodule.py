@@ -199,7 +199,7 @@ def test_settings_that_contradict_each_other_are_refused_at_once(array_source, s
         ({"test_size": 16}, "test_size 16 is more than the 15 records"),
         (
             {"public_size": 58, "train_size": 20},
-            "public_size: 58 is more than the 3. records of the classes that are no",
+            "public_size: 58 records of classes that are not deleted were asked for, but only 3. are left",
         ),
         ({"train_size": 1, "forget_class": "c"}, "the train split holds no record of class 'c'; raise train_size"),
         ({"forget_indices": [60]}, r"60 is not a position in the train split \(0 to 59\)"),

@@ -111,9 +111,9 @@ def draw_splits(
         if name == "public":
             allowed[list(public_excludes)] = 0
         if size > allowed.sum():
-            without = " of the classes that are not deleted" if name == "public" and len(public_excludes) else ""
+            kind = " of classes that are not deleted" if name == "public" and len(public_excludes) else ""
             raise InputError(
-                f"{name}_size: {size} is more than the {int(allowed.sum())} records{without} that are left;"
+                f"{name}_size: {size} records{kind} were asked for, but only {int(allowed.sum())} are left;"
                 " lower it or the other sizes"
             )
         share = apportion(allowed, size)

@@ -32,8 +32,10 @@ class _View(LightningDataModule):
         self.parent.setup(stage)
 
     def _epoch(self) -> int:
-        """The epoch that the trainer is about to run, which is not 0 where it resumes."""
-        return 0 if self.trainer is None else self.trainer.current_epoch
+        """The epoch that the trainer is about to run; where it resumes, ``current_epoch`` is still one behind."""
+        if self.trainer is None:
+            return 0
+        return int(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]  # it is there
 
 
 class SplitView(_View):

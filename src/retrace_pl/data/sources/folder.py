@@ -70,7 +70,8 @@ class _FolderImages:
         try:
             with Image.open(self.files[index]) as image:
                 image.load()
-                return ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)  # in place: keeps the file's name for messages
+                return image
         except Exception as error:
             raise InputError(
                 f"{self.files[index]} is no readable image; repair or remove it ({one_line(error)})"

@@ -41,7 +41,7 @@ class MedMNISTSource(ImageSource):
         """
         file = existing_file(self.path, "path")
         damaged = f"path: {file} cannot be read as .npz; the file is corrupt"
-        with explained(damaged), np.load(file, allow_pickle=False) as archive:
+        with explained(damaged), file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         parts = {name: self._partition(arrays, name) for name in ("train", "val", "test")}
         train, val, test = parts["train"], parts["val"], parts["test"]
