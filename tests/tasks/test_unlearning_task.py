@@ -130,10 +130,15 @@ def test_the_methods_epochs_win_over_a_longer_trainer():
     assert method.calls[-1] == "finish"
 
 
-def test_a_shorter_trainer_ends_the_method_properly():
-    method = Recorder(epochs=5)
-    run(method, epochs=1)
-    assert method.calls[-2:] == [(3, 0, 8, 8), "finish"]
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_shorter_trainer_leaves_a_run_that_can_be_resumed(tmp_path):
+    method = Recorder(epochs=3)
+    run(method, epochs=1, **saving(tmp_path))
+    assert method.calls[-1] == (3, 0, 8, 8), "not finished"
+    method.calls.clear()
+    task = UnlearningTask(network(), method, CLASSES)
+    trainer(3).fit(task, datamodule=Data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert method.calls == ["prepare", *[(step, step // 4, 8, 8) for step in range(4, 12)], "finish"]
 
 
 def test_stop_ends_the_run_with_a_validation():

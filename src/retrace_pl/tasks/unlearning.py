@@ -26,8 +26,9 @@ class UnlearningTask(LightningModule):
     (a stream that the method does not need may be missing), and there are two validation loaders: test images of the
     retained classes, then what should be forgotten. It logs `unlearn/loss` and whatever else the method returns at
     every step, and `unlearn/retain_acc` and `unlearn/forget_acc` (in [0, 1]) after every epoch. Give the trainer the
-    method's `epochs` as `max_epochs`; the method's own count and its `{"stop": True}` end the run before that. A
-    one-shot method (0 epochs) edits the model and gets one validation.
+    method's `epochs` as `max_epochs`; the method's own count and its `{"stop": True}` end the run before that, and a
+    trainer that ends earlier leaves a run to be resumed. A one-shot method (0 epochs) edits the model and gets one
+    validation.
 
     Precision: 32-true, 64-true, bf16-mixed and bf16-true. Loss scaling (16-mixed) is refused: the contract lets a
     method clip gradients and call `loss.backward()` itself. Several devices: only for methods that derive from
@@ -157,7 +158,7 @@ class UnlearningTask(LightningModule):
         self.log("unlearn/loss", loss, prog_bar=True, batch_size=1)
         extra = {k: v for k, v in result.items() if k not in ("loss", "stop") and isinstance(v, int | float | Tensor)}
         self.log_dict({f"unlearn/{key}": value for key, value in extra.items()}, batch_size=1)
-        last_epoch = self.current_epoch + 1 in (self.method.epochs, self.trainer.max_epochs)
+        last_epoch = self.current_epoch + 1 == self.method.epochs
         if self._any_rank(bool(result.get("stop", False))) or (last_epoch and self.trainer.is_last_batch):
             self._stop()
 
