@@ -92,12 +92,13 @@ def make_metrics():
         "calibration": {
             "auroc": {"prediction": 0.998, "loss": 0.997, "gradient": 0.871, "score": 0.996},
             "tiny_gradient_fraction": 0.002,
+            "tpr_at_1pct_fpr": 0.93,
             "positives": 36,
             "negatives": 324,
         },
         "attack": both(0.95, 0.014, 32.6, 0.987, score_spread=0.96, max_trace=11.2),
         "controls": {
-            "prior": both(0.08, 0.031, 71.2, 0.31),
+            "prior": both(0.08, 0.031, 71.2, 0.0),
             "matched_retrain": both(0.93, 0.015, 34.1, 0.981),
             "identity": both(0.09, 0.03, 70.3, 0.0, max_trace=0.0, score_spread=0.0),
             "holdout": both(0.95, 0.0142, 33.0, 0.987),

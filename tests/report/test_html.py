@@ -13,6 +13,7 @@ import retrace_pl.report
 from retrace_pl.audit import CONTROLS, decide
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.report import RunData, write_report
+from retrace_pl.report.tables import metric_table
 
 ATTACK = '<script>alert("x")</script>'
 
@@ -94,6 +95,21 @@ def test_every_metric_row_has_attack_and_all_controls(full):
     assert len(rows) > 15
     for row in rows:
         assert len(re.findall(r"<td class=\"num", row)) == 2 + len(CONTROLS)
+
+
+def test_prior_only_has_no_score_because_it_asked_no_model(full_run):
+    table = metric_table(RunData.load(full_run), "distribution")
+    row = next(row for row in table.rows if row.metric.title == "Trace score")
+    cells = dict(zip(table.arms, row.cells, strict=True))
+    assert cells["prior"].text == "not applicable"
+    assert cells["attack"].text == "0.987"
+    assert cells["identity"].text == "0"
+
+
+def test_copies_left_out_are_counted(metrics, make_run):
+    metrics["dropped_copies"] = {"train": 3, "test": 4}
+    _, page = report(make_run(metrics=metrics, tensors={"x": torch.zeros(1)}, curves={}))
+    assert "7 copies of other records were left out" in page.text
 
 
 def test_rivals_stand_beside_the_attack(full):

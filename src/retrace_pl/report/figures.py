@@ -16,6 +16,7 @@ from retrace_pl.report.plots import Bar, auroc_figure, curve_figure, interval_fi
 from retrace_pl.report.run_data import RunData
 
 __all__ = [
+    "arm_number",
     "arm_path",
     "auroc_picture",
     "curve_pictures",
@@ -62,6 +63,13 @@ def success(run: RunData, arm: str) -> float | None:
 def arm_path(arm: str) -> str:
     """Where an arm's metrics are: ``attack``, ``rivals.<name>`` or ``controls.<id>``."""
     return arm if arm == "attack" or arm.startswith("rivals.") else f"controls.{arm}"
+
+
+def arm_number(run: RunData, arm: str, key: str) -> float | None:
+    """A metric of an arm, e.g. ``"distribution.mse"``; prior only has no score, because it asked no model."""
+    if arm == "prior" and key.endswith(".score"):
+        return None
+    return run.number(f"{arm_path(arm)}.{key}")
 
 
 def _success_bar(run: RunData, name: str, theme: Theme) -> Bar:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrace_pl.audit import CONTROLS
-from retrace_pl.report.figures import arm_path
+from retrace_pl.report.figures import arm_number, arm_path
 from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
 from retrace_pl.report.run_data import RunData, is_images
@@ -97,18 +97,18 @@ def _panel(run: RunData, arm: str) -> Panel:
 
 
 def _facts(run: RunData, arm: str) -> str:
-    path = f"{arm_path(arm)}.distribution"
     known = (
-        ("success", run.number(f"{path}.sr_oracle"), True),
-        ("mean score", run.number(f"{path}.score"), False),
-        ("nearest-record MSE", run.number(f"{path}.mse"), False),
+        ("success", arm_number(run, arm, "distribution.sr_oracle"), True),
+        ("mean score", arm_number(run, arm, "distribution.score"), False),
+        ("nearest-record MSE", arm_number(run, arm, "distribution.mse"), False),
     )
     return " · ".join(f"{name} {format_value(value, percent)}" for name, value, percent in known if value is not None)
 
 
 def _shot(run: RunData, arm: str, images: NDArray[np.float32], nearest: NDArray[np.float32] | None, index: int) -> Shot:
     title = arm_title(arm)
-    score, hit = _entry(run, f"{arm}.scores", index), _entry(run, f"{arm}.success", index)
+    score = None if arm == "prior" else _entry(run, f"{arm}.scores", index)
+    hit = _entry(run, f"{arm}.success", index)
     lines = [] if score is None else [f"s {score:.2f}"]
     record = None
     if nearest is not None:
@@ -149,9 +149,9 @@ def best_reconstruction(run: RunData, arm: str = "attack") -> Best | None:
     lines = tuple(
         f"{name} {format_value(value, percent)}"
         for name, value, percent in (
-            ("score", run.number(f"{arm_path(arm)}.instance.score"), False),
-            ("MSE", run.number(f"{arm_path(arm)}.instance.mse"), False),
-            ("success", run.number(f"{arm_path(arm)}.instance.sr_oracle"), True),
+            ("score", arm_number(run, arm, "instance.score"), False),
+            ("MSE", arm_number(run, arm, "instance.mse"), False),
+            ("success", arm_number(run, arm, "instance.sr_oracle"), True),
         )
         if value is not None
     )

@@ -99,6 +99,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "accuracies": _accuracies(run),
         "split_names": names,
         "split_rows": split_rows,
+        "dropped": _dropped(run),
         "settings": _settings(run),
         "light": LIGHT,
         "dark": DARK,
@@ -143,6 +144,12 @@ def _accuracies(run: RunData) -> list[tuple[str, str]]:
     )
     values = ((title, run.number(f"models.{key}.test_acc")) for key, title in names)
     return [(title, "not run" if value is None else format_value(value, percent=True)) for title, value in values]
+
+
+def _dropped(run: RunData) -> int:
+    """Copies of other records that were left out, over all splits."""
+    counts = run.get("dropped_copies")
+    return sum(int(count or 0) for count in counts.values()) if isinstance(counts, dict) else int(counts or 0)
 
 
 def _settings(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:

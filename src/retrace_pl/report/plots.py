@@ -18,7 +18,7 @@ from retrace_pl.report.palette import LINES, Theme
 
 __all__ = ["Bar", "auroc_figure", "curve_figure", "interval_figure", "to_svg", "trace_figure"]
 
-_GROUP_NAMES = {"forget": "deleted records", "retain": "retained records", "unseen": "unseen records"}
+_GROUP_NAMES = {"forget": "deleted", "retain": "retained", "unseen": "unseen"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def interval_figure(
 
 def trace_figure(groups: Mapping[str, NDArray[np.float32]], theme: Theme, label: str) -> Figure:
     """Histograms of one signal for deleted (filled), retained (grey, filled) and unseen (outline) records."""
-    figure, axes = _figure(theme, 3.3, 2.45)
+    figure, axes = _figure(theme, 3.3, 2.6)
     values = np.concatenate([values for values in groups.values() if values.size])
     low, high = np.quantile(values, [0.0, 0.995])
     if high - low < 1e-9:
@@ -96,7 +96,7 @@ def trace_figure(groups: Mapping[str, NDArray[np.float32]], theme: Theme, label:
     axes.set_xlabel(label)
     axes.set_ylabel("% of records")
     axes.set_xlim(low, high)
-    _legend(axes, theme, columns=1)
+    _legend(axes, theme, columns=3)
     return figure
 
 
@@ -108,21 +108,17 @@ def curve_figure(curves: Mapping[str, NDArray[np.float64]], theme: Theme, label:
         colour = theme.arm(name, spare)
         spare += name not in theme.arms
         width = 2.6 if name == "attack" else 1.8
-        axes.plot(
-            rows[:, 0],
-            rows[:, 1],
-            color=colour,
-            lw=width,
-            ls=LINES.get(name, "--"),
-            label=arm_title(name).replace("$", r"\$"),
-        )
-    axes.set_xlabel("queries to the two models")
+        title = arm_title(name).replace("$", r"\$")
+        axes.plot(rows[:, 0], rows[:, 1], color=colour, lw=width, ls=LINES.get(name, "--"), label=title)
+        if len(rows) == 1:
+            axes.plot(rows[:, 0], rows[:, 1], "o", color=colour, ms=5)
+    axes.set_xlabel("queries")
     axes.set_ylabel(label)
     axes.set_xlim(left=0)
     axes.set_ylim(-0.03, 1.05)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     axes.grid(color=theme.grid, lw=0.8)
-    _legend(axes, theme, columns=2, below=True)
+    _legend(axes, theme, columns=2)
     return figure
 
 
@@ -176,13 +172,9 @@ def _beside(axes: Axes, row: int, text: str, colour: str) -> None:
     axes.text(1.05, row, text, transform=axes.get_yaxis_transform(), va="center", size=9, color=colour)
 
 
-def _legend(axes: Axes, theme: Theme, *, columns: int, below: bool = False) -> None:
+def _legend(axes: Axes, theme: Theme, *, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    if not handles:
-        return
-    if below:
+    if handles:
         axes.figure.legend(
             handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=theme.ink
         )
-        return
-    axes.legend(handles, labels, frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retrace_pl.audit import CONTROLS
-from retrace_pl.report.figures import arm_path, rivals
+from retrace_pl.report.figures import arm_number, arm_path, rivals
 from retrace_pl.report.glossary import FLOORS, LEAKAGE, METRICS, QUALITY, Metric, arm_title, format_value
 from retrace_pl.report.run_data import RunData
 
@@ -84,7 +84,7 @@ def _cell(run: RunData, arm: str, level: str, name: str, metric: Metric) -> Cell
     if not isinstance(group, dict):
         return Cell(NOT_RUN, missing=True)
     path = f"{arm_path(arm)}.{level}"
-    value = run.number(f"{path}.{name}")
+    value = arm_number(run, arm, f"{level}.{name}")
     if value is None:
         return Cell(NOT_APPLICABLE, missing=True)
     ends = run.get(f"{path}.intervals.{name}")
