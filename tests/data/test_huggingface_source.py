@@ -136,6 +136,12 @@ def test_unlabelled_test_images_and_missing_ones(tmp_path):
         HuggingFaceSource(str(folder)).open()
 
 
+def test_records_without_a_label(tmp_path):
+    folder = _write(tmp_path / "x", img=(ImageFeature(), _images(2)), label=(ClassLabel(names=NAMES), [1, None]))
+    with pytest.raises(InputError, match="label_column: 'label' is empty in record 1; remove unlabelled records"):
+        HuggingFaceSource(str(folder)).open()
+
+
 def test_a_class_that_only_the_test_partition_has(tmp_path):
     folder = _write(tmp_path / "x", img=(ImageFeature(), _images(2)), label=(Value("string"), ["a", "b"]))
     _write(folder, "test", img=(ImageFeature(), _images(1)), label=(Value("string"), ["c"]))

@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ from PIL import Image
 from torchvision import datasets
 
 from retrace_pl.data import TorchvisionSource, UnlearningDataModule
+from retrace_pl.data.sources.torchvision import _CLASSIFICATION
 from retrace_pl.errors import InputError
 
 
@@ -76,7 +78,7 @@ def test_a_data_set_whose_first_split_is_called_trainval(small_fashion, monkeypa
     class Pets:
         def __init__(self, root, split="trainval", download=False):
             if split not in ("trainval", "test"):
-                raise ValueError(f"unknown split {split}")
+                raise ValueError(f"Unknown value '{split}' for argument split.")
             self._labels = [0, 1] if split == "trainval" else [1]
             self.classes = [("cat", "kitty"), "dog"]
 
@@ -90,7 +92,7 @@ def test_a_data_set_whose_first_split_is_called_trainval(small_fashion, monkeypa
 @pytest.mark.parametrize("name", ["FashionMNST", "ImageFolder", "vision", "__all__"])
 def test_a_name_that_is_no_data_set_lists_those_that_are(tmp_path, name):
     with pytest.raises(
-        InputError, match=r"no classification data set '.*'; it has .*CIFAR10, .*FashionMNIST, .*Food101"
+        InputError, match=r"no classification data set '.*'; choose from CIFAR10, .*FashionMNIST, .*Food101"
     ):
         TorchvisionSource(name, str(tmp_path)).open()
 
@@ -108,7 +110,7 @@ def test_data_without_classes(tmp_path, monkeypatch):
 def test_missing_data(tmp_path):
     with pytest.raises(InputError, match=r"root: the folder .*missing does not exist; .* download: true"):
         TorchvisionSource("FashionMNIST", str(tmp_path / "missing")).open()
-    for name in ("FashionMNIST", "CIFAR10", "Food101"):
+    for name in ("FashionMNIST", "CIFAR10", "Food101", "OxfordIIITPet"):
         with pytest.raises(InputError, match=f"root: {name} is not under .*; .* set download: true"):
             TorchvisionSource(name, str(tmp_path)).open()
 
@@ -142,3 +144,8 @@ def test_a_root_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.mnist.os.makedirs", fail)
     with pytest.raises(InputError, match="cannot be written to, and download: true unpacks FashionMNIST there; copy"):
         TorchvisionSource("FashionMNIST", str(tmp_path), download=True).open()
+
+
+def test_every_name_on_offer_is_a_torchvision_data_set_with_partitions():
+    for name in _CLASSIFICATION:
+        assert {"train", "split"} & set(inspect.signature(getattr(datasets, name)).parameters)

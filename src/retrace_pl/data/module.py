@@ -13,7 +13,7 @@ from retrace_pl.data.loading import Batch, build_loader
 from retrace_pl.data.preparation import Prepared, SplitSettings, prepare
 from retrace_pl.data.sources.base import ImageSource, SourceImages
 from retrace_pl.data.tensors import LabelledTensors
-from retrace_pl.data.views import SplitView, UnlearningView
+from retrace_pl.data.views import SplitView, UnlearningView, next_epoch
 from retrace_pl.errors import InputError
 
 SPLITS = ("train", "retain", "forget", "public", "evaluator", "test")
@@ -105,7 +105,8 @@ class UnlearningDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download what the source was told to download (Lightning calls this in one process only)."""
-        self._open()
+        if self._prepared is None:
+            self._open()
 
     def setup(self, stage: str | None = None) -> None:
         """Draw the splits and decode their images; once, whatever the stage.
@@ -115,10 +116,11 @@ class UnlearningDataModule(LightningDataModule):
         """
         if self._prepared is None:
             self._prepared = prepare(self._open(), self.settings)
+            self._opened = None  # the splits are in memory now
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The train split, shuffled and augmented."""
-        return self.loader("train", shuffle=True, augment=True)
+        return self.loader_of(self.split("train"), shuffle=True, augment=True, epoch=next_epoch(self.trainer))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
@@ -13,6 +13,16 @@ from retrace_pl.errors import InputError
 
 if TYPE_CHECKING:
     from retrace_pl.data.module import UnlearningDataModule
+
+
+def next_epoch(trainer: Trainer | None) -> int:
+    """The epoch that a trainer is about to run, as long as it has not begun; 0 without a trainer.
+
+    Where a trainer resumes, its own ``current_epoch`` is still one behind at this point.
+    """
+    if trainer is None:
+        return 0
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]  # typed as the base class
 
 
 class _View(LightningDataModule):
@@ -30,12 +40,6 @@ class _View(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Let the parent draw its splits."""
         self.parent.setup(stage)
-
-    def _epoch(self) -> int:
-        """The epoch that the trainer is about to run; where it resumes, ``current_epoch`` is still one behind."""
-        if self.trainer is None:
-            return 0
-        return int(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]  # it is there
 
 
 class SplitView(_View):
@@ -64,7 +68,7 @@ class SplitView(_View):
             batch_size=self.batch_size,
             shuffle=True,
             augment=self.augment,
-            epoch=self._epoch(),
+            epoch=next_epoch(self.trainer),
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -114,5 +118,5 @@ class UnlearningView(_View):
             shuffle=True,
             augment=True,
             batches=batches,
-            epoch=self._epoch(),
+            epoch=next_epoch(self.trainer),
         )

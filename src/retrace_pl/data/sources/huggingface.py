@@ -147,7 +147,10 @@ class _Partition:
 
 
 def _values(data: Any, column: str) -> NDArray[Any]:
-    return np.asarray(data.with_format("arrow")[:][column].to_pylist())
+    values = data.with_format("arrow")[:][column].to_pylist()
+    if None in values:
+        raise InputError(f"label_column: {column!r} is empty in record {values.index(None)}; remove unlabelled records")
+    return np.asarray(values)
 
 
 def _classes(data: Any, column: str) -> list[Any]:

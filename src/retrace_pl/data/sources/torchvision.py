@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,22 @@ from retrace_pl.errors import InputError
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 _SAMPLE_ATTRIBUTES = ("_samples", "samples")
-_TRAIN_SPLITS = ("train", "trainval")  # torchvision says `trainval` where a data set has no separate train split
+_SPLIT_NAMES = {True: ("train", "trainval"), False: ("test", "val")}  # torchvision's names of the two partitions
+_CLASSIFICATION = (
+    "CIFAR10", "CIFAR100", "Country211", "DTD", "FGVCAircraft", "FashionMNIST", "Flowers102", "Food101", "GTSRB",
+    "ImageNet", "Imagenette", "KMNIST", "MNIST", "OxfordIIITPet", "RenderedSST2", "STL10", "SVHN", "StanfordCars",
+)  # fmt: skip
 
 
 class TorchvisionSource(ImageSource):
     """A torchvision data set by class name: FashionMNIST, MNIST, CIFAR10, CIFAR100, SVHN, Food101, ...
 
-    Any torchvision classification data set works whose constructor has ``train=`` or ``split=`` and that knows its
-    labels without decoding images.
+    Labels are read without decoding images.
 
     Args:
-        name: Name of a class in ``torchvision.datasets``.
+        name: Name of a class in ``torchvision.datasets``: CIFAR10, CIFAR100, Country211, DTD, FGVCAircraft,
+            FashionMNIST, Flowers102, Food101, GTSRB, ImageNet, Imagenette, KMNIST, MNIST, OxfordIIITPet, RenderedSST2,
+            STL10, SVHN or StanfordCars.
         root: Folder that holds or will hold the data; ``~`` and environment variables are expanded.
         download: Download what is missing to ``root``, or unpack archives that are already there.
     """
@@ -63,14 +68,12 @@ class TorchvisionSource(ImageSource):
     def _factory(self) -> Callable[..., Any]:
         from torchvision import datasets
 
-        factory = getattr(datasets, self.name, None) if self.name in datasets.__all__ else None
-        parameters = inspect.signature(factory).parameters if inspect.isclass(factory) else {}
-        if factory is None or not ({"train", "split"} & set(parameters)):
-            usable = [name for name in datasets.__all__ if _has_partitions(getattr(datasets, name))]
+        if self.name not in _CLASSIFICATION:
             raise InputError(
-                f"name: torchvision has no classification data set {self.name!r}; it has {', '.join(sorted(usable))}"
+                f"name: there is no classification data set {self.name!r}; choose from {', '.join(_CLASSIFICATION)}"
             )
-        return factory  # type: ignore[no-any-return]
+        factory: Callable[..., Any] = getattr(datasets, self.name)
+        return factory
 
     def _load(self, factory: Callable[..., Any], root: Path, *, train: bool) -> Any:
         options: dict[str, Any] = {"root": str(root)}
@@ -80,12 +83,7 @@ class TorchvisionSource(ImageSource):
         try:
             if "train" in parameters:
                 return factory(**options, train=train)
-            try:
-                return factory(**options, split=_TRAIN_SPLITS[0] if train else "test")
-            except ValueError:
-                if not train:
-                    raise
-                return factory(**options, split=_TRAIN_SPLITS[1])
+            return _load_split(factory, options, _SPLIT_NAMES[train])
         except Exception as error:
             raise InputError(self._explain(error, root)) from error
 
@@ -127,9 +125,14 @@ def _labels(dataset: Any, name: str) -> NDArray[np.int64]:
     raise InputError(f"name: torchvision's {name} does not give one class per image; use a classification data set")
 
 
-def _has_partitions(factory: Any) -> bool:
-    parameters = inspect.signature(factory).parameters if inspect.isclass(factory) else {}
-    return bool({"train", "split"} & set(parameters)) and "root" in parameters
+def _load_split(factory: Callable[..., Any], options: Mapping[str, Any], names: tuple[str, str]) -> Any:
+    """Open the partition by the first of its names, or by the second where the data set does not know the first."""
+    try:
+        return factory(**options, split=names[0])
+    except ValueError as error:
+        if "Unknown value" not in str(error):
+            raise
+    return factory(**options, split=names[1])
 
 
 def _class_name(name: Any) -> str:
