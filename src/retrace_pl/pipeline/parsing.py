@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 import retrace_pl
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.config import AuditConfig
 
 MAX_MESSAGE = 600
+
+# A configuration may come from a stranger: dangerous modules are never imported, and only settings that expect a class
+# build one (`Any` values stay plain values).
+set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from retrace_pl.errors import InputError, RunError
 
-
 Built = TypeVar("Built", bound=nn.Module)
 
 

@@ -1,0 +1,163 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from retrace_pl.audit import decide
+from retrace_pl.cli import main
+from retrace_pl.pipeline.config import STAGES
+
+
+@pytest.fixture(scope="session")
+def metrics(finished_run):
+    return json.loads((finished_run / "metrics.json").read_text())
+
+
+def test_run_folder_holds_every_artefact(finished_run):
+    expected = {
+        "config.yaml",
+        "original.safetensors",
+        "unlearned.safetensors",
+        "evaluator.safetensors",
+        "generator.safetensors",
+        "candidates.safetensors",
+        "policy.safetensors",
+        "policy.json",
+        "metrics.json",
+        "report.html",
+        "tensorboard",
+    }
+    assert expected <= {path.name for path in finished_run.iterdir()}
+    assert not (finished_run / "checkpoints").exists()
+    assert not list(finished_run.rglob(".*"))
+
+
+def test_metrics_have_the_documented_keys(metrics):
+    assert metrics["verdict"] in ("leak", "no_evidence", "invalid")
+    assert metrics["verdict_reason"]
+    for key in ("retain_acc", "forget_acc", "mia_auc"):
+        assert 0 <= metrics["unlearning"][key] <= 1
+    for key in ("prediction", "loss", "gradient", "score"):
+        assert 0 <= metrics["calibration"]["auroc"][key] <= 1
+    for key in ("mse", "cs", "sr_oracle"):
+        assert math.isfinite(metrics["attack"]["instance"][key])
+    for key in ("sr_oracle", "fid_oracle", "kid_oracle", "kl", "diversity"):
+        assert math.isfinite(metrics["attack"]["distribution"][key])
+    for control in ("prior", "matched_retrain", "identity", "holdout"):
+        assert math.isfinite(metrics["controls"][control]["distribution"]["fid_oracle"])
+    for kind in ("excess", "avoidable", "record"):
+        leak = metrics["leakage"][kind]
+        assert leak["low"] <= leak["value"] <= leak["high"]
+    assert metrics["budget"]["queries"] == 256
+    assert metrics["seeds"]["audit"] == 0
+    assert "torch" in metrics["versions"]
+
+
+def test_verdict_follows_from_the_stored_numbers(metrics):
+    again = decide(metrics)
+    assert (str(again.status), again.reason) == (metrics["verdict"], metrics["verdict_reason"])
+
+
+def test_identity_control_shows_no_trace(metrics):
+    assert metrics["controls"]["identity"]["max_trace"] == 0
+    assert metrics["controls"]["identity"]["score_spread"] == 0
+
+
+def test_every_search_used_the_same_budget(finished_run):
+    searches = json.loads((finished_run / "searches.json").read_text())
+    queries = {label: search["queries"] for label, search in searches.items() if search["name"] != "prior"}
+    assert set(queries.values()) == {256}
+    assert {"attack-0", "attack-1", "matched_retrain-0", "matched_retrain-1", "identity-0", "rival.random-0"} == set(
+        queries
+    )
+
+
+def test_pool_keeps_every_query(finished_run):
+    candidates = load_file(finished_run / "candidates.safetensors")
+    assert candidates["attack-0/pool_latents"].shape == (256, 16)
+    assert candidates["attack-0/pool_scores"].shape == (256,)
+    assert float(candidates["attack-0/scores"].max()) <= float(candidates["attack-0/pool_scores"].max())
+
+
+def test_tensorboard_shows_training_and_search(finished_run):
+    search = EventAccumulator(str(finished_run / "tensorboard" / "search")).Reload()
+    scalars = search.Tags()["scalars"]
+    assert {"search/attack-0/reward", "search/attack-0/topk_score", "search/attack-0/latent_norm"} <= set(scalars)
+    assert "search/attack-0/deleted_class_by_original" in scalars
+    assert "search/attack-0/candidates" in search.Tags()["images"]
+    training = EventAccumulator(str(finished_run / "tensorboard" / "original")).Reload()
+    assert "train/loss" in training.Tags()["scalars"]
+
+
+def test_finished_stages_are_skipped(run_copy, tiny, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run_copy.glob("*.safetensors")}
+    assert main(["audit", "--config", tiny, "--output", str(run_copy)]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in run_copy.glob("*.safetensors")}
+    assert capsys.readouterr().err.count("done already") == len(STAGES)
+
+
+def test_other_access_repeats_the_attack_alone(run_copy, tiny, capsys):
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--access", "black"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("done already") == 3
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    assert metrics["setting"]["access"] == "black"
+    assert metrics["setting"]["signals"] == ["prediction"]
+    assert metrics["calibration"]["auroc"]["gradient"] is None
+
+
+def test_identity_unlearning_gives_no_evidence(tmp_path, tiny):
+    options = [
+        "--unlearning",
+        "Identity",
+        "--classifier.epochs",
+        "25",
+        "--evaluator.epochs",
+        "25",
+        "--evidence.repeats",
+        "1",
+    ]
+    out = tmp_path / "run"
+    assert main(["audit", "--config", tiny, "--output", str(out), "--quiet", *options]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["setting"]["unlearning"] == "Identity"
+    assert metrics["attack"]["score_spread"] == 0
+    assert metrics["verdict"] == "no_evidence"
+
+
+def test_record_deletion_and_retraining_run_too(tmp_path, tiny):
+    config = yaml.safe_load(Path(tiny).read_text())
+    settings = config["data"]["init_args"]
+    del settings["forget_class"]
+    settings["forget_fraction"] = 0.1
+    file = tmp_path / "records.yaml"
+    file.write_text(yaml.safe_dump(config))
+    out = tmp_path / "run"
+    options = ["--unlearning", "Retrain", "--searcher", "CEMSearcher", "--evidence.repeats", "1", "--quiet"]
+    assert main(["audit", "--config", str(file), "--output", str(out), *options]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["setting"]["deletion"] == "records"
+    assert metrics["setting"]["searcher"] == "CEMSearcher"
+    assert metrics["attack"]["distribution"]["sr_oracle"] is None
+    assert metrics["leakage"]["excess"]["metric"] == "sr_mse"
+    assert not (out / "policy.safetensors").exists()
+
+
+def test_json_output_is_only_json(run_copy, tiny, capsys):
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["metrics"]["schema"] == 1
+    assert result["report"].endswith("report.html")
+    assert printed.err == ""
+
+
+def test_summary_shows_controls_beside_the_attack(run_copy, tiny, capsys):
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    for row in ("attack", "prior", "matched_retrain", "verdict", "report.html"):
+        assert row in shown

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retrace_pl.cli import main
+from retrace_pl.errors import InputError
+from retrace_pl.pipeline.parsing import config_folders, find_config, parse
+from retrace_pl.pipeline.runner import stage_keys
+
+AUDITS = sorted((config_folders()[0] / "audit").glob("*.yaml"))
+
+
+def test_bare_name_finds_the_packaged_file_and_a_path_wins(tmp_path, monkeypatch):
+    assert find_config("digits").name == "digits.yaml"
+    monkeypatch.chdir(tmp_path)
+    Path("digits").write_text("name: mine")
+    assert find_config("digits") == Path("digits")
+
+
+def test_unknown_name_lists_what_there_is():
+    with pytest.raises(InputError, match=r"--config nothing: .*packaged are: .*digits"):
+        find_config("nothing")
+
+
+@pytest.mark.parametrize("file", AUDITS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("access", ["black", "gray", "white"])
+def test_every_packaged_audit_parses_in_every_variant(file, access, monkeypatch):
+    monkeypatch.setenv("RETRACE_SHARED_DATA", "unused")
+    request = parse("audit", "", ["--config", str(file), "--access", access])
+    assert request.config.access == access
+    assert request.config.queries > 0
+    assert request.output == Path("runs") / file.stem
+
+
+def test_short_class_names_replace_the_whole_setting(tiny):
+    config = parse("audit", "", ["--config", tiny, "--unlearning", "Identity", "--searcher", "CEMSearcher"]).config
+    assert type(config.unlearning).__name__ == "Identity"
+    assert type(config.searcher).__name__ == "CEMSearcher"
+
+
+def test_single_settings_override_the_file(tiny):
+    config = parse("audit", "", ["--config", tiny, "--unlearning.lr", "0.5", "--latent.tau", "0.25"]).config
+    assert (config.unlearning.lr, config.latent.tau) == (0.5, 0.25)
+
+
+def test_resolved_configuration_parses_to_the_same_settings(tiny, tmp_path):
+    first = parse("audit", "", ["--config", tiny])
+    (tmp_path / "config.yaml").write_text(first.text)
+    second = parse("audit", "", ["--config", str(tmp_path / "config.yaml")])
+    assert stage_keys(first.settings) == stage_keys(second.settings)
+
+
+def test_keys_change_from_the_stage_on_that_a_setting_belongs_to(tiny):
+    base = stage_keys(parse("audit", "", ["--config", tiny]).settings)
+    black = stage_keys(parse("audit", "", ["--config", tiny, "--access", "black"]).settings)
+    assert [base[stage] == black[stage] for stage in base] == [True, True, True, False, False, False]
+    devices = stage_keys(parse("audit", "", ["--config", tiny, "--trainer.devices", "2"]).settings)
+    assert devices == base
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--access", "grey"], "--access"),
+        (["--unlearnin.lr", "3"], "--unlearnin.lr"),
+        (["--unlearning.learning_rate", "3"], "unlearning"),
+        (["--unlearning", "os.system"], "--unlearning"),
+        (["--searcher", "NoSuchSearcher"], "--searcher"),
+        (["--queries", "many"], "--queries"),
+        (["--config", "missing.yaml"], "--config missing.yaml"),
+        (["--evidence.controls", "[idenity]"], "idenity"),
+        (["--data.forget_class", "12"], "12"),
+        (["--data.image_size", "20"], "image_size"),
+        (["--unlearning.lr", "-1"], "lr"),
+        (["--latent.tau", "-1"], "tau"),
+        (["--searcher.algorithm", "os.system"], "searcher"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(options, named, tiny, tmp_path, capsys):
+    code = main(["audit", "--config", tiny, "--output", str(tmp_path / "run"), "--quiet", *options])
+    shown = capsys.readouterr().err
+    assert code == 2, shown
+    assert named in shown
+    assert shown.count("\n") == 1
+    assert "Traceback" not in shown
+
+
+def test_missing_configuration_says_what_to_do(capsys):
+    assert main(["audit"]) == 2
+    assert "--config digits" in capsys.readouterr().err
+
+
+def test_damaged_yaml_is_one_line(tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text("data: [1, 2\n  x: }")
+    assert main(["audit", "--config", str(file)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "bad.yaml" in shown or "config" in shown
+
+
+def test_yaml_cannot_construct_objects(tmp_path, capsys):
+    file = tmp_path / "evil.yaml"
+    file.write_text(f"name: !!python/object/apply:os.mkdir ['{tmp_path / 'executed'}']\n")
+    assert main(["audit", "--config", str(file)]) == 2
+    assert not (tmp_path / "executed").exists()
+
+
+def test_packaged_files_are_plain_yaml():
+    for folder in config_folders():
+        for file in folder.rglob("*.yaml"):
+            assert yaml.safe_load(file.read_text()) is not None, file
