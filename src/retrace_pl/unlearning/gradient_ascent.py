@@ -24,9 +24,10 @@ class GradientAscent(UnlearningMethod):
     are the usual guards against a run that destroys the whole model.
 
     That is the rule with `optimizer="sgd"`; with "adam", the default, the clipped gradient goes through Adam. MEASURED
-    on digits (class 3, small CNN at 0.98 retained accuracy, test images, one seed): Adam 1e-4 leaves 0.96 retained and
-    0.04 forget accuracy after 7 steps, the best SGD learning rate 0.87 and 0.07. In train mode the stop would go by
-    the wrong accuracy: batch statistics of the deleted class alone hide it from the model before it has forgotten.
+    on digits (class 3, small CNN, test images, two seeds, original models at 0.97 and 0.98): the defaults leave 0.95
+    retained and 0.07 forget accuracy; SGD at the best learning rate found 0.87 to 0.91 and 0.07 to 0.11. In train mode
+    the stop would go by the wrong accuracy: batch statistics of the deleted class alone hide it from the model before
+    it has forgotten. An original model that has not converged pays more: one at 0.92 fell to 0.78.
 
     Args:
         epochs: Upper bound on the passes over the data.
@@ -34,7 +35,8 @@ class GradientAscent(UnlearningMethod):
         optimizer: "adam", "adamw" or "sgd".
         momentum: Momentum of SGD; 0 by default, because momentum carries the ascent on after the target.
         clip_norm: Largest norm of the gradient, above 0.
-        target_accuracy: Accuracy on the records to forget at which the run stops, in [0, 1].
+        target_accuracy: Accuracy on the records to forget at which the run stops, in [0, 1]; unseen images of a deleted
+            class end up lower, because the model knew them less well.
         window: Number of latest forget batches over which that accuracy is taken.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the learning rate.
@@ -48,12 +50,12 @@ class GradientAscent(UnlearningMethod):
 
     def __init__(
         self,
-        epochs: int = 20,
-        lr: float = 1e-4,
+        epochs: int = 40,
+        lr: float = 2e-5,
         optimizer: OptimizerName = "adam",
         momentum: float = 0.0,
         clip_norm: float = 1.0,
-        target_accuracy: float = 0.1,
+        target_accuracy: float = 0.2,
         window: int = 1,
         batch_norm: BatchNorm = "freeze",
         **kwargs: Any,
