@@ -27,7 +27,8 @@ class ReTrace(Attack):
         top_k: Size of the distribution-level reconstruction.
         selection: ``diverse`` (farthest point among the best candidates' images) or ``top`` (the plain best).
         tolerance: Score that the diverse selection may give up against the plain best.
-        max_candidates: Number of best candidates that the diverse selection chooses from, at most.
+        oversampling: The diverse selection chooses from the best ``oversampling * top_k`` candidates, at most. More of
+            them make it more diverse and its members less typical.
         refinement_steps: Rounds of local search around the best candidate; 0 skips it.
         refinement_population: Queries per round.
         refinement_std: Standard deviation of the first round's steps, halved four times over the rounds.
@@ -41,12 +42,14 @@ class ReTrace(Attack):
         top_k: int = 64,
         selection: Selection = "diverse",
         tolerance: float = 0.01,
-        max_candidates: int = 1024,
+        oversampling: int = 4,
         refinement_steps: int = 0,
         refinement_population: int = 32,
         refinement_std: float = 0.3,
     ) -> None:
         check_selection(top_k, selection)
+        if oversampling < 1 or tolerance < 0:
+            raise InputError("attack: oversampling must be at least 1 and tolerance not negative")
         if refinement_steps < 0 or refinement_population < 1 or refinement_std <= 0:
             raise InputError(
                 "attack: refinement_steps must be at least 0, refinement_population at least 1, refinement_std positive"
@@ -55,7 +58,7 @@ class ReTrace(Attack):
         self.top_k = top_k
         self.selection: Selection = selection
         self.tolerance = tolerance
-        self.max_candidates = max_candidates
+        self.oversampling = oversampling
         self.refinement_steps = refinement_steps
         self.refinement_population = refinement_population
         self.refinement_std = refinement_std
@@ -84,7 +87,7 @@ class ReTrace(Attack):
             self.selection,
             context.seed,
             tolerance=self.tolerance,
-            max_candidates=self.max_candidates,
+            max_candidates=self.oversampling * self.top_k,
             extra=extra,
         )
         result.policy = searcher.policy_state()
