@@ -46,7 +46,5 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
     count, _, height, width = pixels.shape
     padded = functional.pad(pixels, (padding,) * 4)
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    rows = (top[:, None] + torch.arange(height))[:, :, None]
-    columns = (left[:, None] + torch.arange(width))[:, None, :]
-    cropped = padded[torch.arange(count)[:, None, None], :, rows, columns]  # [n, H, W, C]
-    return cropped.permute(0, 3, 1, 2).contiguous()
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [n, C, offsets, offsets, H, W], a view
+    return windows[torch.arange(count), :, top, left]
