@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
-from retrace_pl.audit import get_control, parse_controls
+from retrace_pl.audit import parse_controls
 from retrace_pl.pipeline.observers import search_observer
 from retrace_pl.pipeline.run_folder import seed_for, write_json, write_tensors
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED, load_classifier, load_generator, retrained_name
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.searchers import Searcher
+from retrace_pl.searchers import PolicyState, Searcher
 from retrace_pl.traces import Access, Calibration, ModelPair, TraceScorer, calibrate
 
-AUDITED = "attack"
+AUDITED, PRIOR = "attack", "prior"
 CANDIDATES, CURVES, SEARCHES, CALIBRATION = "candidates.safetensors", "curves.json", "searches.json", "calibration.json"
 POLICY_WEIGHTS, POLICY_SETTINGS = "policy.safetensors", "policy.json"
 
@@ -64,55 +63,93 @@ def planned_searches(run: AuditRun) -> Iterator[Search]:
 
 def attack(run: AuditRun) -> list[str]:
     """Calibrates the trace, runs every planned search and stores what was found."""
-    device = torch_device(run.config.trainer)
-    generator = load_generator(run).to(device).requires_grad_(False)
-    original = load_classifier(run, ORIGINAL).to(device)
-    public = run.data.split("public").inputs
-    tensors: dict[str, Tensor] = {}
-    curves: dict[str, list[tuple[int, float, float]]] = {}
-    searches: dict[str, dict[str, Any]] = {}
-    policy_files: list[str] = []
-    scorers: dict[str, TraceScorer] = {}
-
-    def scorer_for(second: str) -> TraceScorer:
-        if second not in scorers:
-            other = original if second == ORIGINAL else load_classifier(run, second).to(device)
-            scorers[second] = make_scorer(run, original, other)
-            scorers[second].fit(public)
-        return scorers[second]
-
-    _calibrate(run, scorer_for(UNLEARNED))
+    models = _Models(run)
+    found = _Findings()
+    _calibrate(run, models.scorer(UNLEARNED))
     for search in planned_searches(run):
-        scorer = scorer_for(search.second)
+        scorer = models.scorer(search.second)
         context = AttackContext(
             pair=scorer.pair,
             scorer=scorer,
-            generator=generator,
+            generator=models.generator,
             latent=run.config.latent,
-            public=public,
+            public=models.public,
             budget=run.config.queries,
             seed=seed_for(run.config.seed, "search", search.repeat),
-            observer=search_observer(run, generator, search.label),
+            observer=search_observer(run, models.generator, search.label),
             searcher=search.searcher,
-            probe=deleted_class_probe(run, original),
+            probe=deleted_class_probe(run, models.original),
         )
-        found = run.config.attack.reconstruct(context)
-        tensors.update(_tensors(search.label, found, keep_pool=search.name == AUDITED))
-        curves[search.label] = found.curve
-        searches[search.label] = _record(search, found, context, scorer)
-        if search.name == AUDITED and search.repeat == 0 and found.policy is not None:
-            policy_files = _store_policy(run, found.policy)
-    if "prior" in {control.id for control in parse_controls(run.config.evidence.controls)}:
+        found.add(search, run.config.attack.reconstruct(context), context, scorer)
+    if PRIOR in {control.id for control in parse_controls(run.config.evidence.controls)}:
         for repeat in range(run.config.evidence.repeats):
-            seed = seed_for(run.config.seed, "prior", repeat)
-            size = len(tensors[f"{AUDITED}-{repeat}/inputs"])
-            found = prior_only(generator, size, run.config.queries, seed, run.config.latent)
-            tensors.update(_tensors(f"prior-{repeat}", found, keep_pool=False))
-            searches[f"prior-{repeat}"] = {"name": "prior", "repeat": repeat, "seed": seed, "queries": 0}
-    write_tensors(run.folder.path(CANDIDATES), tensors, {"latent_dim": generator.latent_dim})
-    write_json(run.folder.path(CURVES), _shown_curves(curves))
-    write_json(run.folder.path(SEARCHES), searches)
-    return [CANDIDATES, CURVES, SEARCHES, CALIBRATION, *policy_files]
+            seed = seed_for(run.config.seed, PRIOR, repeat)
+            size = len(found.tensors[f"{AUDITED}-{repeat}/inputs"])
+            drawn = prior_only(models.generator, size, run.config.queries, seed, run.config.latent)
+            found.add_prior(repeat, seed, drawn)
+    return [*found.write(run), CALIBRATION]
+
+
+class _Models:
+    """Generator, f+ and one fitted scorer for each second model, on the device of the search."""
+
+    def __init__(self, run: AuditRun) -> None:
+        self.run = run
+        self.device = torch_device(run.config.trainer)
+        self.generator = load_generator(run).to(self.device).requires_grad_(False)
+        self.original = load_classifier(run, ORIGINAL).to(self.device)
+        self.public = run.data.split("public").inputs
+        self._scorers: dict[str, TraceScorer] = {}
+
+    def scorer(self, second: str) -> TraceScorer:
+        """The trace score of (f+, `second`), normalised on the public split."""
+        if second not in self._scorers:
+            other = self.original if second == ORIGINAL else load_classifier(self.run, second).to(self.device)
+            self._scorers[second] = make_scorer(self.run, self.original, other)
+            self._scorers[second].fit(self.public)
+        return self._scorers[second]
+
+
+class _Findings:
+    """Collects what the searches found and writes it at once, so that a stage leaves all of its files or none."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.curves: dict[str, list[list[float]]] = {}
+        self.searches: dict[str, dict[str, Any]] = {}
+        self.policy: PolicyState | None = None
+
+    def add(self, search: Search, found: Reconstruction, context: AttackContext, scorer: TraceScorer) -> None:
+        """Keeps one search: its selection, for the audited pair every query, for first repeats the curve."""
+        self.tensors.update(_tensors(search.label, found))
+        if search.name == AUDITED:
+            self.tensors[f"{search.label}/pool_latents"] = found.pool.latents
+            self.tensors[f"{search.label}/pool_scores"] = found.pool.scores
+        if search.repeat == 0:
+            shown = search.name.removeprefix("rival.")
+            self.curves[shown] = [[float(value) for value in point] for point in found.curve]
+        if search.name == AUDITED and search.repeat == 0:
+            self.policy = found.policy
+        self.searches[search.label] = _record(search, found, context, scorer)
+
+    def add_prior(self, repeat: int, seed: int, drawn: Reconstruction) -> None:
+        """Keeps one draw of the prior-only control."""
+        label = f"{PRIOR}-{repeat}"
+        self.tensors.update(_tensors(label, drawn))
+        self.searches[label] = {"name": PRIOR, "repeat": repeat, "seed": seed, "queries": 0}
+
+    def write(self, run: AuditRun) -> list[str]:
+        """Writes the files of the stage and returns their names."""
+        written = [CANDIDATES, CURVES, SEARCHES]
+        write_tensors(run.folder.path(CANDIDATES), self.tensors)
+        write_json(run.folder.path(CURVES), self.curves)
+        write_json(run.folder.path(SEARCHES), self.searches)
+        if self.policy is not None:
+            weights, settings = self.policy
+            write_tensors(run.folder.path(POLICY_WEIGHTS), weights)
+            write_json(run.folder.path(POLICY_SETTINGS), settings)
+            written += [POLICY_WEIGHTS, POLICY_SETTINGS]
+        return written
 
 
 def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor], dict[str, float]] | None:
@@ -158,17 +195,15 @@ def _calibrate(run: AuditRun, scorer: TraceScorer) -> Calibration:
     return calibration
 
 
-def _tensors(label: str, found: Reconstruction, *, keep_pool: bool) -> dict[str, Tensor]:
-    tensors = {
+def _tensors(label: str, found: Reconstruction) -> dict[str, Tensor]:
+    return {
         f"{label}/instance": found.instance,
         f"{label}/instance_latent": found.instance_latent,
+        f"{label}/instance_score": torch.tensor([found.instance_score]),
         f"{label}/inputs": found.inputs,
         f"{label}/scores": found.scores,
         f"{label}/latents": found.latents,
     }
-    if keep_pool:
-        tensors |= {f"{label}/pool_latents": found.pool.latents, f"{label}/pool_scores": found.pool.scores}
-    return tensors
 
 
 def _record(search: Search, found: Reconstruction, context: AttackContext, scorer: TraceScorer) -> dict[str, Any]:
@@ -184,22 +219,4 @@ def _record(search: Search, found: Reconstruction, context: AttackContext, score
         "score_spread": float(pool.max() - pool.min()),
         "max_trace": max(float(delta.abs().max()) for delta in deltas.values()),
         "signals": list(scorer.signals),
-        "isolates": "" if search.name not in ("identity", "matched_retrain") else get_control(search.name).isolates,
     }
-
-
-def _store_policy(run: AuditRun, policy: tuple[dict[str, Tensor], dict[str, Any]]) -> list[str]:
-    weights, settings = policy
-    write_tensors(run.folder.path(POLICY_WEIGHTS), weights)
-    write_json(run.folder.path(POLICY_SETTINGS), json.loads(json.dumps(settings)))
-    return [POLICY_WEIGHTS, POLICY_SETTINGS]
-
-
-def _shown_curves(curves: dict[str, list[tuple[int, float, float]]]) -> dict[str, list[list[float]]]:
-    """Curves of the first repeats, named as the report's legends are."""
-    shown = {}
-    for label, curve in curves.items():
-        name, _, repeat = label.rpartition("-")
-        if repeat == "0":
-            shown[name.removeprefix("rival.")] = [[float(value) for value in row] for row in curve]
-    return shown

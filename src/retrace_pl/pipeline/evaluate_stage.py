@@ -128,7 +128,7 @@ def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:
     config = run.config
     return {
         "access": str(config.access),
-        "data": type(config.data.source).__name__,
+        "data": config.data.source.title,
         "deletion": run.data.deletion,
         "deleted_classes": [run.data.classes[index] for index in run.data.deleted_classes],
         "deleted_records": len(run.data.split("forget")),

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from retrace_pl.audit import avoidable_leakage, excess_leakage, record_leakage
-from retrace_pl.errors import RunError
 from retrace_pl.metrics import nearest_records, wilson_interval
-from retrace_pl.pipeline.attack_stage import AUDITED, CANDIDATES
+from retrace_pl.pipeline.attack_stage import AUDITED, CANDIDATES, PRIOR
 from retrace_pl.pipeline.run_folder import read_tensors, seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, load_classifier
@@ -50,13 +49,15 @@ class Judge:
 
     def _repeat(self, label: str, reference: Reference) -> dict[str, Any]:
         level = self.run.config.evidence.level
-        scores = self.candidates[f"{label}/scores"]
+        scored = not label.startswith(PRIOR)  # no model was asked for the prior's samples, so they have no score
+        scores = self.candidates[f"{label}/scores"] if scored else None
+        best = self.candidates[f"{label}/instance_score"] if scored else None
         settings: dict[str, Any] = {"level": level, "seed": seed_for(self.run.config.seed, "metrics")}
         distribution = evaluate_candidates(
             self.candidates[f"{label}/inputs"], reference, self.evaluator, self.original, scores=scores, **settings
         )
         instance = evaluate_candidates(
-            self.candidates[f"{label}/instance"], reference, self.evaluator, self.original, **settings
+            self.candidates[f"{label}/instance"], reference, self.evaluator, self.original, scores=best, **settings
         )
         return {"instance": instance, "distribution": distribution, "label": label}
 
@@ -68,48 +69,58 @@ class Judge:
             "level": evidence.level,
             "seed": seed_for(self.run.config.seed, "bootstrap"),
         }
-        metric = "sr_oracle" if self.deleted.class_based else "sr_mse"
+        settings |= {"metric": self.outcome, "higher_is_leak": self.outcome != "mse"}
         found = {
-            name: [self._successes(label) for label in self.labels(name)]
-            for name in (AUDITED, "prior", "matched_retrain")
+            name: [self._outcomes(label) for label in self.labels(name)] for name in (AUDITED, PRIOR, "matched_retrain")
         }
         result: dict[str, Any] = {"excess": None, "avoidable": None, "record": None}
-        if found["prior"]:
-            result["excess"] = excess_leakage(found[AUDITED], found["prior"], metric=metric, **settings).as_dict()
+        if found[PRIOR]:
+            result["excess"] = excess_leakage(found[AUDITED], found[PRIOR], **settings).as_dict()
         if found["matched_retrain"]:
-            result["avoidable"] = avoidable_leakage(
-                found[AUDITED], found["matched_retrain"], metric=metric, **settings
-            ).as_dict()
+            result["avoidable"] = avoidable_leakage(found[AUDITED], found["matched_retrain"], **settings).as_dict()
         if self.holdout is not None and "holdout" in evidence.controls:
             candidates = [self.candidates[f"{label}/inputs"] for label in self.labels(AUDITED)]
             result["record"] = record_leakage(
                 [distances(inputs, self.deleted.records).numpy() for inputs in candidates],
                 [distances(inputs, self.holdout.records).numpy() for inputs in candidates],
-                **settings,
+                resamples=settings["resamples"],
+                level=settings["level"],
+                seed=settings["seed"],
             ).as_dict()
         return result
 
+    @property
+    def outcome(self) -> str:
+        """What leakage compares: class success, closeness of deleted records, or distance where neither is defined."""
+        if self.deleted.class_based:
+            return "sr_oracle"
+        return "mse" if self.deleted.success_mse is None else "sr_mse"
+
     @torch.no_grad()
-    def _successes(self, label: str) -> Any:
+    def _outcomes(self, label: str) -> Any:
+        """Outcome of every candidate of a search [k]: a boolean, or the distance to its nearest deleted record."""
         inputs = self.candidates[f"{label}/inputs"]
         if self.deleted.class_based:
-            predicted = torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in torch.split(inputs, 256)])
+            parts = torch.split(inputs, 256)
+            predicted = torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in parts])
             return self.deleted.is_target(predicted).cpu().numpy()
+        nearest = nearest_records(inputs, self.deleted.records).mse
         threshold = self.deleted.success_mse
-        if threshold is None:
-            raise RunError("success cannot be defined: the deleted records have no class with two of them; delete more")
-        return (nearest_records(inputs, self.deleted.records).mse <= threshold).cpu().numpy()
+        return (nearest if threshold is None else nearest <= threshold).cpu().numpy()
 
     def pictures(self, names: list[str]) -> dict[str, Tensor]:
         """Candidates of the first repeats beside their nearest deleted records."""
         shown = {}
         for name in names:
-            public = name.removeprefix("rival.")
-            inputs = self.candidates[f"{name}-0/inputs"]
-            shown[f"{public}.distribution"] = inputs
-            shown[f"{public}.nearest"] = self._nearest(inputs)
-        instance = self.candidates[f"{AUDITED}-0/instance"]
-        shown["attack.instance"], shown["attack.instance_nearest"] = instance, self._nearest(instance)
+            public, label = name.removeprefix("rival."), f"{name}-0"
+            for kind, stored in (("distribution", "inputs"), ("instance", "instance")):
+                shown[f"{public}.{kind}"] = self.candidates[f"{label}/{stored}"]
+            shown[f"{public}.nearest"] = self._nearest(shown[f"{public}.distribution"])
+            shown[f"{public}.instance_nearest"] = self._nearest(shown[f"{public}.instance"])
+            if self.outcome != "mse":
+                shown[f"{public}.success"] = torch.from_numpy(self._outcomes(label)).float()
+            if name != PRIOR:
+                shown[f"{public}.scores"] = self.candidates[f"{label}/scores"]
         return shown
 
     def _nearest(self, inputs: Tensor) -> Tensor:
