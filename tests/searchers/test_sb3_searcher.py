@@ -167,6 +167,6 @@ def test_a_strong_prior_term_returns_the_prior():
     )
     searcher.search(core, 20_480, seed=0)
     assert core.pool.latents[:512].square().sum(1).mean() < 1.0
-    # E|z|^2 = d = 4 under the prior; clipping damps the reward's gradient, not the entropy's, so a little more is found.
+    # E|z|^2 = d = 4 for the prior; clipping damps the reward's gradient, not the entropy's, so a little more is found.
     assert core.pool.latents[-2048:].square().sum(1).mean() == pytest.approx(4.0, rel=0.5)
     assert kl_to_prior(searcher._model, core) < 0.5

@@ -1,0 +1,83 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrace_pl.models import DCGAN, SmallCNN
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return run
+
+
+@pytest.fixture
+def untrained(load):
+    setting = load("digits_setting")
+    torch.manual_seed(0)
+    generator = DCGAN((1, 16, 16), latent_dim=16, width=8).eval().requires_grad_(False)
+    classifiers = [SmallCNN(1, 10, width=4).eval() for _ in range(3)]
+    images = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return setting.Setting(*classifiers, generator, images[:30], images[30:], {})
+
+
+def test_a_cell_of_the_search_table(load, untrained):
+    search = load("search")
+    cell = search.measure(untrained, "random", seed=0, queries=512, access="white")
+    assert set(cell) == {"searcher", "seed", *search.COLUMNS}
+    assert cell["queries"] == 512
+    again = search.measure(untrained, "random", seed=0, queries=512, access="white")
+    assert {**cell, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_the_search_table_averages_over_seeds(load):
+    search = load("search")
+    cells = [
+        dict(zip(("searcher", "seed", *search.COLUMNS), ("random", seed, 0.5 + seed, 1, 0, 0.2, 3, 10), strict=True))
+        for seed in range(2)
+    ]
+    assert "| random | 1.0000 | 1.0000 | 0.0000 | 0.2000 | 3.0 | 10 | 0.5000 | 0.2000 |" in search.table(cells)
+
+
+def test_the_command_writes_its_json(load, untrained, monkeypatch, tmp_path, capsys):
+    search = load("search")
+    monkeypatch.setattr(search, "build", lambda seed, cache: untrained)
+    file = tmp_path / "new" / "search.json"
+    arguments = ["--quick", "--seeds", "1", "--queries", "512", "--searchers", "random", "cem", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
+    search.main()
+    result = json.loads(file.read_text())
+    assert [cell["searcher"] for cell in result["cells"]] == ["random", "cem"]
+    assert result["deleted_class_diversity"] == pytest.approx(search.own_diversity(untrained.deleted))
+    assert "| cem |" in capsys.readouterr().out
+
+
+def test_the_score_of_the_setting_has_no_ceiling(load):
+    normaliser = load("digits_setting").SoftQuantile()
+    normaliser.fit({"prediction": torch.linspace(0, 1, 1001)})
+    values = normaliser("prediction", torch.tensor([0.0, 0.99, 2.0, 4.0]))
+    assert values[0] == 0
+    assert values[1] == pytest.approx(0.5)
+    assert values.sort().values.tolist() == values.tolist()
+    assert values[3] > values[2]
+    assert values[3] < 1
+
+
+def test_the_speed_ratios(load):
+    ratios = load("speed").measure("black", queries=512, slow_queries=300, repeats=1)
+    assert {"search_over_bare_scoring", "over_dummy_vec_env", "over_single_candidate_sac"} < set(ratios)
+    assert all(value > 0 for value in ratios.values())
