@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.unlearning.base import AdaptedMethod, Batch, Batches, UnlearningMethod, as_method
+from retrace_pl.unlearning.adapt import AdaptedMethod, as_method
+from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 

@@ -1,6 +1,7 @@
 """Unlearning methods: one small file each, driven by `retrace_pl.tasks.UnlearningTask` or by any loop of your own."""
 
-from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod, as_method
+from retrace_pl.unlearning.adapt import as_method
+from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
 from retrace_pl.unlearning.gradient_ascent import GradientAscent
 from retrace_pl.unlearning.identity import Identity
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
