@@ -112,7 +112,7 @@ def _generator(data: UnlearningDataModule, path: Path, seed: int, epochs: int) -
     torch.manual_seed(seed)
     generator: Generator = DCGAN((1, 16, 16), latent_dim=64)
     if not path.exists():
-        task = GeneratorTask(generator, seed=seed, evaluate_every=0)
+        task = GeneratorTask(generator, lr=2e-3, betas=(0.0, 0.99), translate=0.0625, seed=seed, evaluate_every=0)
         _fit(task, data.view("public"), epochs)
         save_file(task.ema_generator().state_dict(), path)
     generator.load_state_dict(load_file(path))

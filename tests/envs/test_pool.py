@@ -1,8 +1,11 @@
+import doctest
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from retrace_pl.envs import CandidatePool, farthest_points
+from retrace_pl.envs import CandidatePool, farthest_points, toys
+from retrace_pl.envs import pool as pool_module
 from retrace_pl.errors import InputError, RunError
 
 
@@ -94,6 +97,10 @@ def test_round_trip_through_safetensors(tmp_path):
     assert torch.equal(again.latents, pool.latents)
     assert torch.equal(again.scores, pool.scores)
     assert again.top_mean() == pool.top_mean()
+    again.add(torch.ones(1, 2), torch.tensor([2.0]))
+    assert (len(again), again.best) == (4, 2.0)
+    with pytest.raises(InputError, match="3 latents and scores of shape"):
+        CandidatePool.from_state({"latents": torch.zeros(3, 2), "scores": torch.zeros(4)})
     with pytest.raises(InputError, match="not a candidate pool"):
         CandidatePool.from_state({"scores": torch.zeros(3)})
 
@@ -108,3 +115,10 @@ def test_refuses_what_does_not_fit():
         pool.top_mean(65)
     assert len(pool.top_k(5)) == 0
     assert len(pool.diverse_top_k(5)) == 0
+
+
+@pytest.mark.parametrize("module", [pool_module, toys])
+def test_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -143,6 +143,12 @@ def test_the_logged_numbers():
     assert all(math.isfinite(value) for scalars in observer.seen for value in scalars.values())
 
 
+def test_single_candidates_are_not_reported_one_by_one():
+    observer = Scalars()
+    SB3Searcher("SAC", num_envs=1, algorithm_kwargs={"learning_starts": 5000}).search(toy_core(), 1000, 0, observer)
+    assert 100 < len(observer.seen) < 210
+
+
 def test_kl_to_the_prior_is_that_of_torch():
     core = toy_core(LatentSettings(action_scale=2.0, projection="none"))
     searcher = SB3Searcher(num_envs=32, batch_size=64)

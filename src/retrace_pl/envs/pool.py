@@ -180,15 +180,19 @@ class CandidatePool:
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> CandidatePool:
-        """Rebuild a pool from :meth:`state`.
+        """Rebuild a pool from :meth:`state`; the tensors are taken over, not copied, where they are float32.
 
         Raises:
             InputError: A tensor is missing or the shapes do not fit.
         """
         if not {"latents", "scores"} <= state.keys() or state["latents"].ndim != 2:
             raise InputError("not a candidate pool: expected the tensors latents [n, d] and scores [n]")
-        pool = cls(state["latents"].shape[1], capacity=len(state["scores"]))
-        pool.add(state["latents"], state["scores"])
+        latents, scores = (state[name].detach().to("cpu", torch.float32) for name in ("latents", "scores"))
+        pool = cls(latents.shape[1], capacity=1)
+        if scores.shape != latents.shape[:1]:
+            raise InputError(f"not a candidate pool: {len(latents)} latents and scores of shape {tuple(scores.shape)}")
+        pool._latents, pool._scores, pool._size = latents, scores, len(scores)
+        pool._leaders = scores.topk(min(pool._tracked, len(scores))).values
         return pool
 
 

@@ -23,7 +23,8 @@ def isolated_global_random(seed: int) -> Iterator[None]:
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002  (the global generator is what has to be put back)
-    with torch.random.fork_rng():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002

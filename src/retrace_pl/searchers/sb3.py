@@ -27,6 +27,8 @@ from retrace_pl.searchers.randomness import isolated_global_random
 
 __all__ = ["SB3Searcher", "resolve_algorithm"]
 
+_REPORTS = 200
+_REPLAY = 200_000  # transitions: 100 MB with 64 latent coordinates
 _CONTRIB_HINT = "install it with: pip install 'retrace_pl[rl]'"
 
 # What a setting that is left open (None) becomes; the first entry that names it wins: the algorithm, then its family.
@@ -182,7 +184,8 @@ class SB3Searcher(Searcher):
             )
         with isolated_global_random(seed):
             model: Any = self._build(core, budget, seed)
-            model.learn(whole, callback=_Watch(core, observer), log_interval=None)
+            watch = _Watch(core, observer, every=budget // _REPORTS)
+            model.learn(whole, callback=watch, log_interval=None)
             self._spend_rest(core, model)
         observer.on_update(core.queries, core.pool, core.scalars() | training_scalars(model))
         self._model = model
@@ -194,7 +197,7 @@ class SB3Searcher(Searcher):
             settings.setdefault("ent_coef", core.settings.tau)
         if not self.on_policy:
             settings.setdefault("learning_starts", self.num_envs)
-            settings.setdefault("buffer_size", budget)
+            settings.setdefault("buffer_size", min(budget, _REPLAY))
             settings.setdefault("train_freq", (1, "step"))
             if "ent_coef" not in self._accepted and "action_noise" not in settings:
                 std = np.full(core.latent_dim, 0.3 if self.exploration_std is None else self.exploration_std)
@@ -232,10 +235,12 @@ class SB3Searcher(Searcher):
 
 
 class _Watch(BaseCallback):
-    """Reports after every rollout: rewards, scores, KL to the prior, and SB3's own numbers of the last update."""
+    """Reports rewards, scores, KL to the prior and SB3's own numbers after a rollout, some 200 times a search at most."""
 
-    def __init__(self, core: LatentCore, observer: SearchObserver) -> None:
+    def __init__(self, core: LatentCore, observer: SearchObserver, every: int) -> None:
         super().__init__()
+        self._every = every
+        self._reported = 0
         self._core = core
         self._observer = observer
         self._reward = float("nan")
@@ -245,6 +250,9 @@ class _Watch(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
+        if self._core.queries - self._reported < self._every:
+            return
+        self._reported = self._core.queries
         scalars = self._core.scalars() | {"reward/mean": self._reward} | training_scalars(self.model)
         kl = kl_to_prior(self.model, self._core)
         if kl is not None:
