@@ -235,7 +235,7 @@ class SB3Searcher(Searcher):
 
 
 class _Watch(BaseCallback):
-    """Reports rewards, scores, KL to the prior and SB3's own numbers after a rollout, some 200 times a search at most."""
+    """Reports rewards, scores, KL to the prior and SB3's own numbers after rollouts, at most 200 times a search."""
 
     def __init__(self, core: LatentCore, observer: SearchObserver, every: int) -> None:
         super().__init__()
