@@ -27,7 +27,7 @@ class GradientAscent(UnlearningMethod):
     on digits (class 3, small CNN, test images, two seeds, original models at 0.97 and 0.98): the defaults leave 0.95
     retained and 0.07 forget accuracy; SGD at the best learning rate found 0.87 to 0.91 and 0.07 to 0.11. In train mode
     the stop would go by the wrong accuracy: batch statistics of the deleted class alone hide it from the model before
-    it has forgotten. An original model that has not converged pays more: one at 0.92 fell to 0.78.
+    it has forgotten. Narrower networks and models that have not converged pay more: see configs/unlearning/digits.
 
     Args:
         epochs: Upper bound on the passes over the data.
