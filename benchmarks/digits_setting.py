@@ -50,9 +50,15 @@ class Setting:
     deleted: Tensor
     accuracy: dict[str, float]
 
-    def scorer(self, access: str) -> TraceScorer:
-        """The trace score of this pair at an access level, fitted on the public inputs."""
-        scorer = TraceScorer(ModelPair(self.original, self.unlearned, access), normaliser=SoftQuantile())
+    def scorer(self, access: str, normaliser: str = "soft") -> TraceScorer:
+        """The trace score of this pair at an access level, fitted on the public inputs.
+
+        Args:
+            access: ``black``, ``gray`` or ``white``.
+            normaliser: ``soft`` (:class:`SoftQuantile`) or ``clipped`` (the package's ``FixedQuantile``).
+        """
+        scale = SoftQuantile() if normaliser == "soft" else FixedQuantile()
+        scorer = TraceScorer(ModelPair(self.original, self.unlearned, access), normaliser=scale)
         scorer.fit(self.public)
         return scorer
 

@@ -35,20 +35,20 @@ SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
 
 
 def measure(
-    setting: Setting, name: str, seed: int, queries: int, access: str, selection: str = "diverse"
+    setting: Setting, name: str, seed: int, queries: int, access: str, normaliser: str = "soft"
 ) -> dict[str, Any]:
     """One cell: one searcher, one seed."""
     make, latent = SEARCHERS[name]
     context = AttackContext(
         pair=None,
-        scorer=setting.scorer(access),
+        scorer=setting.scorer(access, normaliser),
         generator=setting.generator,
         latent=latent,
         budget=queries,
         seed=seed,
     )
     start = time.perf_counter()
-    found = ReTrace(make(), top_k=64, selection=selection).reconstruct(context)  # type: ignore[arg-type]
+    found = ReTrace(make(), top_k=64).reconstruct(context)
     seconds = time.perf_counter() - start
     nearest, diversity = NearestMSE(setting.deleted), Diversity()
     nearest.update(found.inputs)
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None, help="number of seeds (5; with --quick 2)")
     parser.add_argument("--queries", type=int, default=None, help="query budget (20480; with --quick 4096)")
     parser.add_argument("--access", choices=("black", "gray", "white"), default="black")
+    parser.add_argument("--normaliser", choices=("soft", "clipped"), default="soft", help="scale of the score")
     parser.add_argument("--searchers", nargs="+", choices=tuple(SEARCHERS), default=list(SEARCHERS))
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where trained models are kept")
     arguments = parser.parse_args()
@@ -112,7 +113,7 @@ def main() -> None:
         accuracies = ", ".join(f"{name} {value:.3f}" for name, value in setting.accuracy.items())
         print(f"seed {seed}: accuracies {accuracies}; the deleted class's own diversity {own[-1]:.4f}", flush=True)
         for name in arguments.searchers:
-            cells.append(measure(setting, name, seed, queries, arguments.access))
+            cells.append(measure(setting, name, seed, queries, arguments.access, arguments.normaliser))
             print("  " + json.dumps(cells[-1]), flush=True)
     deleted_class_diversity = sum(own) / len(own)
     print(f"\n{table(cells)}\n\ndeleted class's own diversity: {deleted_class_diversity:.4f}")
@@ -122,6 +123,7 @@ def main() -> None:
             "deleted_class_diversity": deleted_class_diversity,
             "deleted_class_diversity_by_seed": own,
             "access": arguments.access,
+            "normaliser": arguments.normaliser,
             "machine": {
                 "processor": platform.machine(),
                 "python": platform.python_version(),

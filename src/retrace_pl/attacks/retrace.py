@@ -42,7 +42,7 @@ class ReTrace(Attack):
         top_k: int = 64,
         selection: Selection = "diverse",
         tolerance: float = 0.01,
-        oversampling: int = 4,
+        oversampling: int = 8,
         refinement_steps: int = 0,
         refinement_population: int = 32,
         refinement_std: float = 0.3,

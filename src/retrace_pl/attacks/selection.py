@@ -55,7 +55,7 @@ def assemble(
     seed: int,
     *,
     tolerance: float = 0.01,
-    max_candidates: int = 256,
+    max_candidates: int = 512,
     extra: tuple[Tensor, float] | None = None,
 ) -> Reconstruction:
     """Choose the instance and the distribution from everything that ``core`` was asked.

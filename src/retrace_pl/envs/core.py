@@ -48,7 +48,7 @@ class LatentSettings:
         action_scale: Actions in [-1, 1] are multiplied by this.
     """
 
-    tau: float = 0.001
+    tau: float = 0.002
     horizon: int = 1
     rho: float = 0.5
     residual: bool = False

@@ -145,7 +145,7 @@ class CandidatePool:
         *,
         features: Callable[[Tensor], Tensor] | None = None,
         tolerance: float = 0.01,
-        max_candidates: int = 256,
+        max_candidates: int = 512,
     ) -> Tensor:
         """Indices of ``k`` good candidates that lie far apart (greedy farthest point).
 
