@@ -34,6 +34,8 @@ class SoftQuantile(FixedQuantile):
     def __call__(self, signal: str, delta: Tensor) -> Tensor:
         """Normalise against the stored quantiles."""
         low, high = self._reference[signal]
+        if signal in self.degenerate:
+            return torch.zeros_like(delta)
         scaled = ((delta - low) / (high - low)).clamp_min(0.0)
         return scaled / (1.0 + scaled)
 

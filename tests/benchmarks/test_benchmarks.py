@@ -75,6 +75,8 @@ def test_the_score_of_the_setting_has_no_ceiling(load):
     assert values.sort().values.tolist() == values.tolist()
     assert values[3] > values[2]
     assert values[3] < 1
+    normaliser.fit({"prediction": torch.zeros(10)})
+    assert normaliser("prediction", torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_the_speed_ratios(load):
