@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from retrace_pl.cli import INTERRUPTED, main
-from retrace_pl.pipeline import attack_stage, training
+from retrace_pl.pipeline import attack_stage, train_stages
 
 
 def numbers(folder):
@@ -13,29 +14,63 @@ def numbers(folder):
     return {key: metrics[key] for key in ("verdict", "unlearning", "calibration", "attack", "controls", "leakage")}
 
 
-@pytest.mark.parametrize("training_number", [0, 2, 3])
-def test_cut_off_in_the_middle_of_a_training(finished_run, tmp_path, tiny, monkeypatch, training_number):
-    """Trainings in order: original, evaluator, generator, unlearned, ..."""
-    count = 0
-    original_fit = training.Trainer.fit
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it and tidy up."""
 
-    def fit_and_die(self, model, **kwargs):
-        nonlocal count
-        count += 1
-        if count == training_number + 1:
-            self.fit_loop.max_epochs = max(1, self.max_epochs // 2)
-            original_fit(self, model, **kwargs)
-            raise KeyboardInterrupt
-        return original_fit(self, model, **kwargs)
+
+class KillAtEpoch(Callback):
+    """Ends the process in the middle of a training."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.current_epoch == self.epoch:
+            raise Killed
+
+
+@pytest.mark.parametrize(("name", "epoch"), [("original", 3), ("generator", 1), ("unlearned", 1)])
+def test_killed_in_the_middle_of_a_training(finished_run, tmp_path, tiny, monkeypatch, name, epoch):
+    original_fit = train_stages.fit
+    resumed = []
+
+    def fit_and_die(*arguments, **options):
+        if options["name"] == name:
+            options["callbacks"] = [KillAtEpoch(epoch)]
+        return original_fit(*arguments, **options)
+
+    def fit_and_watch(task, data, **options):
+        trainer = original_fit(task, data, **options)
+        if options["name"] == name:
+            resumed.append(trainer.ckpt_path)
+        return trainer
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "fit", fit_and_die)
-        assert main(["audit", "--config", tiny, "--output", str(out), "--quiet"]) == INTERRUPTED
-    assert list((out / "checkpoints").rglob("last.ckpt"))
+        patch.setattr(train_stages, "fit", fit_and_die)
+        with pytest.raises(Killed):
+            main(["audit", "--config", tiny, "--output", str(out), "--quiet"])
+    assert list((out / "checkpoints").glob(f"{name}-*/last.ckpt"))
+    monkeypatch.setattr(train_stages, "fit", fit_and_watch)
     assert main(["audit", "--config", tiny, "--output", str(out), "--quiet"]) == 0
+    assert resumed[0] is not None, "the training began anew instead of going on from its last epoch"
     assert numbers(out) == numbers(finished_run)
     assert not (out / "checkpoints").exists()
+
+
+def test_ctrl_c_in_a_training_is_told_in_one_line(tmp_path, tiny, monkeypatch, capsys):
+    original_fit = train_stages.fit
+
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            raise KeyboardInterrupt
+
+    def fit_and_interrupt(*arguments, **options):
+        return original_fit(*arguments, **options, callbacks=[Interrupt()])
+
+    monkeypatch.setattr(train_stages, "fit", fit_and_interrupt)
+    assert main(["audit", "--config", tiny, "--output", str(tmp_path / "run"), "--quiet"]) == INTERRUPTED
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_cut_off_during_the_attack(finished_run, run_copy, tiny, monkeypatch):

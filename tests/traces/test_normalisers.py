@@ -23,8 +23,17 @@ def fitted(reference, **kwargs):
 @pytest.mark.parametrize(("low", "high"), [(0.01, 0.99), (0.0, 1.0), (0.25, 0.5)])
 def test_quantiles_agree_with_numpy(values, low, high):
     a, b = np.quantile(values.double().numpy(), (low, high))
-    expected = np.clip((values.numpy() - a) / (b - a), 0, 1)
-    np.testing.assert_allclose(fitted(values, low=low, high=high)("loss", values), expected, atol=1e-6)
+    scaled = np.maximum((values.numpy() - a) / (b - a), 0)
+    clipped = fitted(values, low=low, high=high, tail="clip")("loss", values)
+    np.testing.assert_allclose(clipped, np.minimum(scaled, 1), atol=1e-6)
+    np.testing.assert_allclose(fitted(values, low=low, high=high)("loss", values), scaled / (1 + scaled), atol=1e-6)
+
+
+def test_open_tail_keeps_the_order_where_clipping_ties(values):
+    beyond = torch.tensor([8.0, 9.0, 50.0, 1e4])
+    assert (fitted(values)("loss", beyond).diff() > 0).all()
+    assert fitted(values, tail="clip")("loss", beyond).tolist() == [1.0] * 4
+    assert fitted(values, low=0.0, high=1.0)("loss", values).max() == pytest.approx(0.5)
 
 
 def test_fixed_quantile_does_not_look_at_the_batch(values):
@@ -40,7 +49,7 @@ def test_fixed_quantile_does_not_look_at_the_batch(values):
 def test_every_normaliser_is_monotone_and_in_range(make, values):
     result = make(values)("loss", values)
     assert 0.0 <= result.min() < 0.05
-    assert 0.95 < result.max() <= 1.0
+    assert 0.5 <= result.max() <= 1.0
     assert (result[values.argsort()].diff() >= 0).all()
 
 
@@ -79,7 +88,7 @@ def test_ties_share_their_mean_rank(values):
 
 
 def test_state_survives_json(values):
-    normaliser = fitted(values, low=0.05, high=0.9)
+    normaliser = fitted(values, low=0.05, high=0.9, tail="clip")
     other = FixedQuantile()
     assert not other.fitted(["loss"])
     other.load_state_dict(json.loads(json.dumps(normaliser.state_dict())))
@@ -101,6 +110,7 @@ def test_state_survives_json(values):
             {"normaliser": "FixedQuantile", "low": 0.1, "high": 0.9, "reference": {"loss": [0, float("nan")]}},
             "not finite",
         ),
+        ({"normaliser": "FixedQuantile", "low": 0.1, "high": 0.9, "reference": {"loss": [0, 1]}}, "names no tail"),
     ],
 )
 def test_foreign_or_damaged_state_is_refused(state, message):
@@ -113,6 +123,8 @@ def test_misuse_has_clear_errors():
         FixedQuantile()("loss", torch.rand(3))
     with pytest.raises(InputError, match=r"low=0.9 and high=0.1"):
         FixedQuantile(0.9, 0.1)
+    with pytest.raises(InputError, match="tail='soft' must be open or clip"):
+        FixedQuantile(tail="soft")
     with pytest.raises(InputError, match="no public inputs"):
         fitted(torch.zeros(0))
     with pytest.raises(RunError, match="loss differences on the public inputs are not all finite"):

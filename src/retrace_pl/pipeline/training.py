@@ -35,6 +35,7 @@ def calm_lightning() -> None:
     for message in (
         ".*does not have many workers.*",  # the images are in memory, so worker processes would only slow things down
         ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of a renamed torch class
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed training finds its own checkpoint
         ".*is available but not used.*",  # the accelerator is the user's choice
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -97,7 +98,7 @@ def fit(
         quiet=quiet,
         max_epochs=epochs,
         callbacks=[
-            ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, enable_version_counter=False),
+            ModelCheckpoint(dirpath=folder, filename=last.stem, save_top_k=1, enable_version_counter=False),
             *options.pop("callbacks", []),
         ],
         logger=TensorBoardLogger(run.root / "tensorboard", name=name, version=""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -59,23 +59,32 @@ class Normaliser(ABC):
 
 
 class FixedQuantile(Normaliser):
-    """Clip and scale to fixed quantiles of the public inputs (default).
+    """Scale to fixed quantiles of the public inputs (default).
 
     The scale is set once, so a candidate's score never depends on which others were queried with it and the reward
-    of a search is stationary.
+    of a search is stationary. Differences at or below the low quantile map to 0.
+
+    The upper end matters most where the public set lacks the deleted class: its differences are small, so most
+    candidates of a search lie above its high quantile. With the tail `clip` all of them score 1, nothing is left to
+    follow, and the selection among the ties is arbitrary. The tail `open`, v / (1 + v) with v = 1 at the high
+    quantile, keeps their order at any size.
 
     Args:
         low: Quantile of the public differences that maps to 0.
-        high: Quantile of the public differences that maps to 1.
+        high: Quantile of the public differences that maps to 1/2 (tail `open`) or 1 (tail `clip`).
+        tail: `open` keeps the order above the high quantile; `clip` maps all of it to 1.
     """
 
     needs_fit: ClassVar[bool] = True
 
-    def __init__(self, low: float = 0.01, high: float = 0.99) -> None:
+    def __init__(self, low: float = 0.01, high: float = 0.99, tail: Literal["open", "clip"] = "open") -> None:
         if not 0.0 <= low < high <= 1.0:
             raise InputError(f"normaliser: low={low} and high={high} must satisfy 0 <= low < high <= 1")
+        if tail not in ("open", "clip"):
+            raise InputError(f"normaliser: tail={tail!r} must be open or clip")
         self.low = low
         self.high = high
+        self.tail: Literal["open", "clip"] = tail
         self._reference: dict[str, tuple[float, float]] = {}
 
     def fitted(self, signals: Collection[str]) -> bool:
@@ -116,7 +125,8 @@ class FixedQuantile(Normaliser):
         low, high = self._reference[signal]
         if high - low <= RESOLUTION:
             return torch.zeros_like(delta)
-        return ((delta - low) / (high - low)).clamp(0.0, 1.0)
+        scaled = ((delta - low) / (high - low)).clamp_min(0.0)
+        return scaled.clamp_max(1.0) if self.tail == "clip" else scaled / (1.0 + scaled)
 
     def state_dict(self) -> dict[str, Any]:
         """Return quantile levels, the reference values per signal, and which signals are `degenerate`."""
@@ -124,6 +134,7 @@ class FixedQuantile(Normaliser):
             **super().state_dict(),
             "low": self.low,
             "high": self.high,
+            "tail": self.tail,
             "reference": {signal: list(bounds) for signal, bounds in self._reference.items()},
             "degenerate": list(self.degenerate),
         }
@@ -142,7 +153,9 @@ class FixedQuantile(Normaliser):
             raise InputError(f"normaliser: the stored state is damaged ({error!r}); fit again") from None
         if not all(math.isfinite(bound) for bounds in reference.values() for bound in bounds):
             raise InputError("normaliser: the stored reference values are not finite; fit again")
-        self.low, self.high, self._reference = low, high, reference
+        if state.get("tail") not in ("open", "clip"):
+            raise InputError("normaliser: the stored state names no tail; fit again")
+        self.low, self.high, self.tail, self._reference = low, high, state["tail"], reference
 
 
 class BatchMinMax(Normaliser):
