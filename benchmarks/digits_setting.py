@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning import LightningModule, Trainer
@@ -24,22 +25,6 @@ from retrace_pl.traces import FixedQuantile, ModelPair, TraceScorer
 DELETED_CLASS = 3
 
 
-class SoftQuantile(FixedQuantile):
-    """Scale to fixed quantiles of the public inputs without a ceiling: ``v / (1 + v)``, 0.5 at the high quantile.
-
-    Public inputs without the deleted class have small differences: clipped at their 99th percentile, every searcher,
-    random search included, reaches 1.0 and the score no longer tells the deleted class from an ambiguous image.
-    """
-
-    def __call__(self, signal: str, delta: Tensor) -> Tensor:
-        """Normalise against the stored quantiles."""
-        low, high = self._reference[signal]
-        if signal in self.degenerate:
-            return torch.zeros_like(delta)
-        scaled = ((delta - low) / (high - low)).clamp_min(0.0)
-        return scaled / (1.0 + scaled)
-
-
 @dataclass
 class Setting:
     """One seed's models and data; only ``deleted`` and ``evaluator`` are kept from the attacker."""
@@ -52,15 +37,15 @@ class Setting:
     deleted: Tensor
     accuracy: dict[str, float]
 
-    def scorer(self, access: str, normaliser: str = "soft") -> TraceScorer:
+    def scorer(self, access: str, tail: Literal["open", "clip"] = "open") -> TraceScorer:
         """The trace score of this pair at an access level, fitted on the public inputs.
 
         Args:
             access: ``black``, ``gray`` or ``white``.
-            normaliser: ``soft`` (:class:`SoftQuantile`) or ``clipped`` (the package's ``FixedQuantile``).
+            tail: What becomes of differences above the public ones' high quantile; see ``FixedQuantile``.
         """
-        scale = SoftQuantile() if normaliser == "soft" else FixedQuantile()
-        scorer = TraceScorer(ModelPair(self.original, self.unlearned, access), normaliser=scale)
+        pair = ModelPair(self.original, self.unlearned, access)
+        scorer = TraceScorer(pair, normaliser=FixedQuantile(tail=tail))
         scorer.fit(self.public)
         return scorer
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,13 +35,13 @@ SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
 
 
 def measure(
-    setting: Setting, name: str, seed: int, queries: int, access: str, normaliser: str = "soft"
+    setting: Setting, name: str, seed: int, queries: int, access: str, tail: Literal["open", "clip"] = "open"
 ) -> dict[str, Any]:
     """One cell: one searcher, one seed."""
     make, latent = SEARCHERS[name]
     context = AttackContext(
         pair=None,
-        scorer=setting.scorer(access, normaliser),
+        scorer=setting.scorer(access, tail),
         generator=setting.generator,
         latent=latent,
         budget=queries,
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None, help="number of seeds (5; with --quick 2)")
     parser.add_argument("--queries", type=int, default=None, help="query budget (20480; with --quick 4096)")
     parser.add_argument("--access", choices=("black", "gray", "white"), default="black")
-    parser.add_argument("--normaliser", choices=("soft", "clipped"), default="soft", help="scale of the score")
+    parser.add_argument("--tail", choices=("open", "clip"), default="open", help="upper end of the score's scale")
     parser.add_argument("--searchers", nargs="+", choices=tuple(SEARCHERS), default=list(SEARCHERS))
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks"), help="where trained models are kept")
     arguments = parser.parse_args()
@@ -113,7 +113,7 @@ def main() -> None:
         accuracies = ", ".join(f"{name} {value:.3f}" for name, value in setting.accuracy.items())
         print(f"seed {seed}: accuracies {accuracies}; the deleted class's own diversity {own[-1]:.4f}", flush=True)
         for name in arguments.searchers:
-            cells.append(measure(setting, name, seed, queries, arguments.access, arguments.normaliser))
+            cells.append(measure(setting, name, seed, queries, arguments.access, arguments.tail))
             print("  " + json.dumps(cells[-1]), flush=True)
     deleted_class_diversity = sum(own) / len(own)
     print(f"\n{table(cells)}\n\ndeleted class's own diversity: {deleted_class_diversity:.4f}")
@@ -123,7 +123,7 @@ def main() -> None:
             "deleted_class_diversity": deleted_class_diversity,
             "deleted_class_diversity_by_seed": own,
             "access": arguments.access,
-            "normaliser": arguments.normaliser,
+            "tail": arguments.tail,
             "machine": {
                 "processor": platform.machine(),
                 "python": platform.python_version(),

@@ -66,17 +66,15 @@ def test_the_command_writes_its_json(load, untrained, monkeypatch, tmp_path, cap
     assert "| cem |" in capsys.readouterr().out
 
 
-def test_the_score_of_the_setting_has_no_ceiling(load):
-    normaliser = load("digits_setting").SoftQuantile()
-    normaliser.fit({"prediction": torch.linspace(0, 1, 1001)})
-    values = normaliser("prediction", torch.tensor([0.0, 0.99, 2.0, 4.0]))
-    assert values[0] == 0
-    assert values[1] == pytest.approx(0.5)
-    assert values.sort().values.tolist() == values.tolist()
-    assert values[3] > values[2]
-    assert values[3] < 1
-    normaliser.fit({"prediction": torch.zeros(10)})
-    assert normaliser("prediction", torch.zeros(3)).tolist() == [0, 0, 0]
+def test_the_score_keeps_the_order_of_what_no_public_image_reaches(untrained):
+    # A narrow scale: that of the five images with the smallest differences.
+    images = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    order = untrained.scorer("black").deltas(images).prediction.argsort()
+    untrained.public = images[order[:5]]
+    opened, clipped = (untrained.scorer("black", tail)(images[order]).score for tail in ("open", "clip"))
+    assert (clipped[5:] == 1).all()
+    assert (opened[5:].diff() >= 0).all()
+    assert opened[-1] > opened[5]
 
 
 def test_the_speed_ratios(load):
