@@ -48,6 +48,14 @@ def test_diverse_selection_spreads_and_keeps_the_score():
     assert diverse.scores.mean() > top.scores.mean() - 0.05
 
 
+def test_refined_copies_of_one_candidate_do_not_crowd_the_distribution():
+    attack = ReTrace(RandomSearcher(), top_k=16, refinement_steps=16, refinement_population=32)
+    given = context(budget=2048)
+    result = attack.reconstruct(given)
+    searched = result.pool.latents[: 2048 - 16 * 32]
+    assert all(bool((searched == latent).all(1).any()) for latent in result.latents)
+
+
 def test_refinement_improves_the_instance_within_the_budget():
     plain = ReTrace(RandomSearcher()).reconstruct(context(latent=LatentSettings(projection="none")))
     given = context(latent=LatentSettings(projection="none"))

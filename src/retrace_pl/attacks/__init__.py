@@ -3,7 +3,7 @@
 from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
 from retrace_pl.attacks.prior import prior_only
 from retrace_pl.attacks.retrace import ReTrace
-from retrace_pl.attacks.selection import Selection, assemble, select_instance
+from retrace_pl.attacks.selection import Selection, assemble, select_distribution, select_instance
 
 __all__ = [
     "Attack",
@@ -13,5 +13,6 @@ __all__ = [
     "Selection",
     "assemble",
     "prior_only",
+    "select_distribution",
     "select_instance",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.attacks.base import Reconstruction
-from retrace_pl.attacks.selection import assemble
+from retrace_pl.attacks.selection import assemble, select_distribution
 from retrace_pl.envs import LatentCore, LatentSettings
 
 __all__ = ["prior_only"]
@@ -40,4 +40,4 @@ def prior_only(
     core.restart(budget, seed)
     latents = core.settings.project(core.prior(budget))
     core.pool.add(latents, torch.zeros(budget))
-    return assemble(core, k, "top", seed)
+    return assemble(core, select_distribution(core, k, "top", seed), seed)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
-from retrace_pl.attacks.selection import Selection, assemble, check_selection, select_instance
+from retrace_pl.attacks.selection import (
+    Selection,
+    assemble,
+    check_selection,
+    select_distribution,
+    select_instance,
+)
 from retrace_pl.envs import LatentCore, random_stream
 from retrace_pl.errors import InputError
 from retrace_pl.searchers import Searcher
@@ -80,16 +86,16 @@ class ReTrace(Attack):
             )
         core = context.core()
         searcher.search(core, context.budget - refinement, context.seed, context.observer)
-        extra = self._refine(core, context.budget, context.seed) if refinement else None
-        result = assemble(
+        rows = select_distribution(
             core,
             self.top_k,
             self.selection,
             context.seed,
             tolerance=self.tolerance,
             max_candidates=self.oversampling * self.top_k,
-            extra=extra,
         )
+        extra = self._refine(core, context.budget, context.seed) if refinement else None
+        result = assemble(core, rows, context.seed, extra=extra)
         result.policy = searcher.policy_state()
         return result
 

@@ -11,7 +11,7 @@ from retrace_pl.attacks.base import Reconstruction
 from retrace_pl.envs import CandidatePool, LatentCore
 from retrace_pl.errors import InputError
 
-__all__ = ["Selection", "assemble", "check_selection", "select_instance"]
+__all__ = ["Selection", "assemble", "check_selection", "select_distribution", "select_instance"]
 
 Selection = Literal["diverse", "top"]
 
@@ -48,7 +48,7 @@ def select_instance(core: LatentCore, pool: CandidatePool, seed: int, limit: int
     return int(best[(inputs - inputs.mean(0)).square().sum(1).argmin()])
 
 
-def assemble(
+def select_distribution(
     core: LatentCore,
     top_k: int,
     selection: Selection,
@@ -56,9 +56,10 @@ def assemble(
     *,
     tolerance: float = 0.01,
     max_candidates: int = 512,
-    extra: tuple[Tensor, float] | None = None,
-) -> Reconstruction:
-    """Choose the instance and the distribution from everything that ``core`` was asked.
+) -> Tensor:
+    """Rows of the candidates that stand for the deleted distribution, int64 ``[k]``.
+
+    Choose before an instance is refined: the refinement's many near copies of one candidate score highest of all.
 
     Args:
         core: Problem after the search.
@@ -67,15 +68,24 @@ def assemble(
         seed: Decides among equal scores.
         tolerance: Score that a diverse selection may give up.
         max_candidates: Number of candidates that a diverse selection chooses from, at most.
+    """
+    if selection == "top":
+        return core.pool.top_k(top_k, seed)
+    return core.pool.diverse_top_k(
+        top_k, seed, features=core.generate, tolerance=tolerance, max_candidates=max_candidates
+    )
+
+
+def assemble(core: LatentCore, rows: Tensor, seed: int, *, extra: tuple[Tensor, float] | None = None) -> Reconstruction:
+    """Generate what was chosen from everything that ``core`` was asked.
+
+    Args:
+        core: Problem after the search.
+        rows: Rows of the pool that make up the distribution, see :func:`select_distribution`.
+        seed: Decides among equal scores.
         extra: Latent ``[1, d]`` and score of a refined instance, taken instead of the pool's best.
     """
     pool = core.pool
-    if selection == "top":
-        rows = pool.top_k(top_k, seed)
-    else:
-        rows = pool.diverse_top_k(
-            top_k, seed, features=core.generate, tolerance=tolerance, max_candidates=max_candidates
-        )
     if extra is None:
         row = select_instance(core, pool, seed)
         extra = pool.latents[row : row + 1].clone(), float(pool.scores[row])
