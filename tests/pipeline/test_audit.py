@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from retrace_pl.audit import decide
 from retrace_pl.cli import main
 from retrace_pl.pipeline.config import STAGES
+from retrace_pl.searchers import load_policy
 
 
 @pytest.fixture(scope="session")
@@ -161,3 +162,8 @@ def test_summary_shows_controls_beside_the_attack(run_copy, tiny, capsys):
     shown = capsys.readouterr().out
     for row in ("attack", "prior", "matched_retrain", "verdict", "report.html"):
         assert row in shown
+
+
+def test_stored_policy_can_be_sampled_again(finished_run):
+    policy = load_policy(finished_run / "policy.safetensors")
+    assert policy.sample(8, seed=0).shape == (8, 16)

@@ -8,9 +8,9 @@ from functools import partial
 from torch import nn
 
 from retrace_pl.models import Classifier, Generator
-from retrace_pl.pipeline.config import ClassifierSettings
+from retrace_pl.pipeline.config import AuditConfig, ClassifierSettings
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module, write_tensors
-from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
 from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
 from retrace_pl.tasks import ClassifierTask, GeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
@@ -59,6 +59,7 @@ def generator(run: AuditRun) -> list[str]:
     """Trains the generator on the public split; the evaluator's features only draw the quality curve."""
     settings = run.config.generator
     seed = seed_for(run.config.seed, GENERATOR)
+    run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.input_shape), seed)
     task = GeneratorTask(model, features=load_classifier(run, EVALUATOR), seed=seed, **settings.task)
     fit(
@@ -70,6 +71,7 @@ def generator(run: AuditRun) -> list[str]:
         run=run.folder,
         settings=run.config.trainer,
         quiet=run.quiet,
+        strategy=_adversarial_strategy(run.config),
     )
     _store(run, GENERATOR, task.ema_generator())
     return _finished(run, GENERATOR)
@@ -82,6 +84,7 @@ def unlearn(run: AuditRun) -> list[str]:
     if method.from_scratch:
         _train_classifier(run, UNLEARNED, run.config.classifier, "retain", "unlearn")
     else:
+        run.console.print(f"unlearning with {type(method).__name__}")
         task = UnlearningTask(
             load_classifier(run, ORIGINAL), method, run.data.num_classes, seed=seed_for(run.config.seed, UNLEARNED)
         )
@@ -101,8 +104,16 @@ def unlearn(run: AuditRun) -> list[str]:
     return _finished(run, UNLEARNED, *(retrained_name(repeat) for repeat in repeats))
 
 
+def _adversarial_strategy(config: AuditConfig) -> str:
+    """Each of the two networks of a GAN is left out of the other's backward pass, which plain DDP refuses."""
+    chosen = config.trainer.strategy
+    plain = chosen == "ddp" or (chosen == "auto" and uses_several_devices(config))
+    return "ddp_find_unused_parameters_true" if plain else chosen
+
+
 def _train_classifier(run: AuditRun, name: str, settings: ClassifierSettings, split: str, stage: str) -> None:
     seed = seed_for(run.config.seed, name)
+    run.console.print(f"training {name}: {settings.epochs} epochs on the {split} split")
     task = ClassifierTask(
         build_classifier(run, settings, seed),
         run.data.num_classes,

@@ -49,7 +49,7 @@ def make_trainer(settings: TrainerSettings, *, quiet: bool, **options: Any) -> T
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=options.pop("strategy", settings.strategy),
         num_nodes=settings.num_nodes,
         precision=settings.precision,  # type: ignore[arg-type]
         enable_progress_bar=not quiet,

@@ -91,7 +91,7 @@ class SB3Searcher(Searcher):
         log_std_init: Initial log standard deviation of the actions; on-policy algorithms only.
         ent_coef: Weight of the entropy bonus; the latent settings' ``tau`` where on-policy algorithms leave it open.
         n_epochs: Passes over each rollout.
-        batch_size: Minibatch size.
+        batch_size: Minibatch size; where it is left open, at most a whole rollout.
         clip_range: PPO's clipping, 0.1 or 0.2 in the paper.
         gae_lambda: 1 makes the advantage of a one-step episode ``r - V(z)``, as in the paper.
         gamma: Discount, irrelevant for one-step episodes.
@@ -151,6 +151,8 @@ class SB3Searcher(Searcher):
         family = _TUNED["on-policy" if self.on_policy else "off-policy"]
         tuned = family | _TUNED.get(self.algorithm.__name__, {})
         self.settings: dict[str, Any] = {k: v for k, v in tuned.items() if k in self._accepted} | given
+        if self.on_policy and batch_size is None and "batch_size" in self.settings:
+            self.settings["batch_size"] = min(self.settings["batch_size"], self.rollout_queries())
         self._model: BaseAlgorithm | None = None
         self._latent: dict[str, Any] = {}
 
