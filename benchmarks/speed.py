@@ -2,8 +2,8 @@
 
 Three ratios, each from timings of one run on one machine, alternating between the two sides (medians of the repeats):
 
-- ``search_over_bare_scoring``: seconds of a whole PPO search over seconds of only generating and scoring as many
-  candidates in the same batches. 1 means that learning costs nothing; lower is better.
+- ``search_over_bare_scoring``: candidates per second of a whole PPO search over those of only generating and scoring
+  candidates in the same batches. 1 means that learning costs nothing; higher is better.
 - ``over_dummy_vec_env``: candidates per second of the batched Stable-Baselines3 environment over those of as many
   single environments in a DummyVecEnv, same actions. Higher is better.
 - ``over_single_candidate_sac``: queries per second of the PPO search over those of SAC with one candidate per step and
@@ -91,7 +91,7 @@ def measure(access: str, queries: int, slow_queries: int, repeats: int) -> dict[
             times[name].append(seconds(action))
     middle = {name: statistics.median(values) for name, values in times.items()}
     return {
-        "search_over_bare_scoring": middle["ppo"] / middle["bare"],
+        "search_over_bare_scoring": middle["bare"] / middle["ppo"],
         "over_dummy_vec_env": middle["dummy"] / middle["batched"],
         "over_single_candidate_sac": (queries / middle["ppo"]) / (slow_queries / middle["sac"]),
         "ppo_queries_per_second": queries / middle["ppo"],
