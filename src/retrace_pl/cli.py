@@ -82,7 +82,7 @@ def overview() -> str:
     lines.extend(
         textwrap.wrap(
             "`retrace COMMAND --help` shows a command's options; `--config digits` takes a packaged configuration by "
-"its bare name, `--config my/audit.yaml` a file of yours.",
+            "its bare name, `--config my/audit.yaml` a file of yours.",
             width=100,
         )
     )
