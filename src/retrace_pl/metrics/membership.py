@@ -20,9 +20,8 @@ Scores = Tensor | NDArray[np.floating[Any]] | Sequence[float]
 def membership_auc(member_scores: Scores, nonmember_scores: Scores) -> float:
     """Area under the ROC curve of a membership score, with ties counted as one half.
 
-    ``P(m > u) + P(m = u) / 2`` for a random member m and non-member u (the Mann-Whitney statistic). Ranking by position
-    instead, without the tie term, turns a model whose confidences are all equal into one that "forgot" (0.04 at 6000
-    members and 1000 non-members); here such scores give exactly 0.5.
+    ``P(m > u) + P(m = u) / 2`` for a random member m and non-member u (the Mann-Whitney statistic). Without the tie
+    term a model whose confidences are all equal would seem to have forgotten; here such scores give exactly 0.5.
 
     Args:
         member_scores: Higher means "more likely a member", shape [n].

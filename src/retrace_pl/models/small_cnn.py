@@ -8,7 +8,7 @@ from retrace_pl.models.base import ImageClassifier
 
 
 class SmallCNN(ImageClassifier):
-    """Three convolutions with batch normalisation: 16x16 or 32x32 images in seconds on a CPU.
+    """Three convolutions with batch normalisation, for small images on a CPU.
 
     Args:
         in_channels: Channels of the images.

@@ -153,7 +153,7 @@ class GeneratorTask(BaseTask):
         self._totals += torch.cat([values, values.new_ones(1)]) * len(real)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means, summed up here because logging every batch costs a fifth of a small GAN's training."""
+        """Log the epoch's means, summed up here because logging every batch would slow a small GAN down."""
         super().on_train_epoch_end()
         means = self._totals[:4] / self._totals[4]
         self.log_dict(dict(zip(CURVES, means, strict=True)), sync_dist=True)

@@ -1,4 +1,4 @@
-"""Normalisers: bring the three signals, whose scales differ by a factor of ten, to [0, 1] before they are weighted."""
+"""Normalisers: bring the three signals, whose scales differ, to [0, 1] before they are weighted."""
 
 from __future__ import annotations
 
