@@ -69,10 +69,10 @@ class CentredCosine(_MeanPerCandidate):
     """Mean over candidates of the centred cosine similarity to the nearest deleted record.
 
     ``mean_i cos(x_i - c, y_j(i) - c)`` where j(i) is the record nearest in mean squared error (the pair that
-    `NearestMSE` and `SSIM` describe too) and c is the mean image of a set that the caller names, the whole data set's
-    in an audit. Without centring any two images of a class already reach 0.83 on CIFAR-100; centred, 0.15. Range
-    [-1, 1], no unit, higher is closer; 0 where a candidate or record equals the centre. Source: ReTrace reports "CS"
-    without a definition; this one is ours.
+    `NearestMSE` and `SSIM` describe too) and c is the mean image of a set that the caller names, the test split's in an
+    audit. Without centring any two bright images are similar, whatever they show. Range [-1, 1], no unit, higher is
+    closer; 0 where a candidate or record equals the centre. Source: ReTrace reports "CS" without a definition; this one
+    is ours.
 
     Args:
         records: Shape [m, ...].

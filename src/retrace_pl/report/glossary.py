@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
     "cs": Metric(
         "Centred cosine",
         "higher",
-        "Cosine similarity to the nearest deleted record after the public mean is taken off both.",
+        "Cosine similarity to the nearest deleted record after the test images' mean is taken off both.",
     ),
     "fid_oracle": Metric(
         "FID (evaluator features)",
