@@ -28,7 +28,7 @@ from retrace_pl.searchers.randomness import isolated_global_random
 __all__ = ["SB3Searcher", "resolve_algorithm"]
 
 _REPORTS = 200
-_REPLAY = 200_000  # transitions: 100 MB with 64 latent coordinates
+_REPLAY = 200_000  # transitions: 150 MB with 64 latent coordinates, which a transition holds three times
 _CONTRIB_HINT = "install it with: pip install 'retrace_pl[rl]'"
 
 # What a setting that is left open (None) becomes; the first entry that names it wins: the algorithm, then its family.
@@ -79,8 +79,8 @@ class SB3Searcher(Searcher):
     refused. Queries that no longer fill a whole rollout are spent on samples of the final policy, so that the budget
     is used exactly.
 
-    Source: ReTrace (ICLR 2026), PPO with clipping 0.1 or 0.2 over one-step episodes. With ``ent_coef = tau`` and
-    ``normalize_advantage = False`` PPO optimises exactly the KL-regularised objective of the paper.
+    Source: ReTrace (ICLR 2026), PPO with clipping 0.1 or 0.2 over one-step episodes. With ``ent_coef = tau`` (the
+    default) and ``normalize_advantage = False`` (not it) PPO optimises exactly the paper's KL-regularised objective.
 
     Args:
         algorithm: Class, short name (PPO, A2C, SAC, TD3, TRPO, ...) or dotted name of a Stable-Baselines3 algorithm.
