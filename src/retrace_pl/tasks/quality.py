@@ -71,14 +71,14 @@ def _predict(
     right, confidence = [], []
     for positions in torch.split(torch.arange(len(records)), batch_size):
         batch = records.subset(positions)
-        logits = model(batch.inputs.to(device)).double()
+        logits = model(batch.inputs.to(device)).cpu().double()  # on the CPU: not every accelerator has float64
         if not bool(logits.isfinite().all()):
             raise RunError(
                 f"{type(model).__name__} returns outputs that are not finite; lower the learning rate it was "
                 "trained or unlearned with."
             )
-        right.append(logits.argmax(1).cpu() == batch.labels)
-        confidence.append(logits.softmax(1).amax(1).cpu())
+        right.append(logits.argmax(1) == batch.labels)
+        confidence.append(logits.softmax(1).amax(1))
     return torch.cat(right), torch.cat(confidence)
 
 

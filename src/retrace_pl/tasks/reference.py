@@ -55,7 +55,7 @@ def evaluate_inputs(evaluator: Classifier, inputs: Tensor, batch_size: int = 256
     features, labels = [], []
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size].to(device)
-        features.append(evaluator.features(batch).flatten(1).double().cpu())
+        features.append(evaluator.features(batch).flatten(1).cpu().double())
         labels.append(evaluator(batch).argmax(dim=1).cpu())
     evaluator.train(training)
     return Evaluated(torch.cat(features), torch.cat(labels))
@@ -74,8 +74,8 @@ class Reference:
         heldout_inputs: Images of the same classes that no model saw, shape [h, ...]; may be empty or None.
         heldout_labels: Their classes; needed for the floors where records of several classes were deleted.
         other_inputs: Images of other classes, shape [o, ...]; may be empty or None.
-        centre: Mean input that centred cosine subtracts; the data set's mean image in an audit. By default the mean of
-            the other-class images, without those of the held-out and without those of the deleted ones.
+        centre: Mean input that centred cosine subtracts; the test split's mean image in an audit. By default the mean
+            of the other-class images, without those of the held-out and without those of the deleted ones.
         against: Which records candidates are compared with. ``holdout`` is the control that tells a class leak (as near
             to unseen images of the class) from a record leak. Class-based success and the threshold of ``sr_mse`` do
             not depend on it.
@@ -175,7 +175,7 @@ class Reference:
 
     def evaluated(self, evaluator: Classifier) -> Evaluated:
         """Features and predicted classes of `records`, kept for as long as the evaluator's weights do not change."""
-        state = [float(tensor.double().sum()) for tensor in evaluator.state_dict().values()]
+        state = [float(tensor.cpu().double().sum()) for tensor in evaluator.state_dict().values()]
         known = self._cache.get(evaluator)
         if known is None or known[0] != state:
             known = (state, evaluate_inputs(evaluator, self.records))
