@@ -1,8 +1,8 @@
 """The controls of an audit: what each compares against and what it isolates.
 
 An attack number alone says nothing: a generator that knows the class, or a model pair that differs by training noise,
-produces "reconstructions" too. Every control answers one such objection. They are data, not code: the pipeline reads
-which models and which sets a control needs and runs the same attack, at the same budget, on them.
+produces "reconstructions" too. Every control answers one such objection. This is what a control is called and what it
+means, for settings and reports; what it runs, at the audited budget, is planned in `pipeline.attack_stage`.
 """
 
 from __future__ import annotations
