@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DARK", "LIGHT", "LINES", "THEMES", "Theme"]
+__all__ = ["DARK", "LIGHT", "LINES", "Theme"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ DARK = Theme(
     groups={"forget": "#a79bff", "retain": "#7d8790", "unseen": "#e8eaed"},
     spare=("#f28bb0", "#a8d158", "#8fc4e0"),
 )
-THEMES = (LIGHT, DARK)
 
 LINES: dict[str, str | tuple[float, tuple[float, ...]]] = {
     "attack": "-",
