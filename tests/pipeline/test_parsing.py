@@ -111,3 +111,38 @@ def test_packaged_files_are_plain_yaml():
     for folder in config_folders():
         for file in folder.rglob("*.yaml"):
             assert yaml.safe_load(file.read_text()) is not None, file
+
+
+def test_an_option_may_have_the_configurations_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = parse("audit", "", ["--config", "digits", "--output", "digits", "--name", "digits"])
+    assert request.output == Path("digits")
+    assert request.config.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--queries", "0"], "queries is 0"),
+        (["--evidence.repeats", "0"], "evidence.repeats is 0"),
+        (["--evidence.bootstrap_samples", "0"], "evidence.bootstrap_samples is 0"),
+        (["--evidence.level", "1.5"], "evidence.level is 1.5"),
+        (["--evidence.controls", "[idenity]"], "did you mean 'identity'"),
+        (["--trainer.threads", "0"], "trainer.threads is 0"),
+        (["--classifier.epochs", "0"], "epochs is 0"),
+        (["--classifier.label_smoothing", "1"], "label_smoothing"),
+        (["--generator.batch_size", "0"], "generator.batch_size is 0"),
+        (["--attack.searcher", "CEMSearcher"], "attack.searcher"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_any_stage(options, named, tiny):
+    with pytest.raises(InputError, match=named):
+        parse("audit", "", ["--config", tiny, *options])
+
+
+@pytest.mark.parametrize("controls", ["[all]", "[holdout, matched-retrain, Identity, prior]"])
+def test_controls_by_other_names_train_the_same_models(controls, tiny):
+    request = parse("audit", "", ["--config", tiny, "--evidence.controls", controls])
+    assert set(request.config.evidence.controls) == {"identity", "prior", "matched_retrain", "holdout"}
+    usual = parse("audit", "", ["--config", tiny])
+    assert stage_keys(request.settings)["unlearn"] == stage_keys(usual.settings)["unlearn"]

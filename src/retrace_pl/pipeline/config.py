@@ -10,8 +10,10 @@ from jsonargparse import lazy_instance  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from retrace_pl.attacks import Attack
+from retrace_pl.audit import get_control, parse_controls
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.envs import LatentSettings
+from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.searchers import Searcher
 from retrace_pl.traces import FixedQuantile, Normaliser, TraceWeights
@@ -19,6 +21,14 @@ from retrace_pl.unlearning import UnlearningMethod
 
 STAGES = ("pretrain", "generator", "unlearn", "attack", "evaluate", "report")
 """Stages of an audit in the order in which they run; each reads files and writes files."""
+
+
+def _at_least_one(section: str, settings: Any, *names: str) -> None:
+    """Refuses numbers below 1 when a configuration is read, before any stage has spent time on it."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"{section}{name} is {value}; set it to 1 or more")
 
 
 @dataclass
@@ -33,6 +43,9 @@ class ClassifierSettings:
         batch_size: records a step.
         label_smoothing: smoothing of the training targets, in [0, 1).
         augment: whether the data module's augmentation is applied while training.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     model: Callable[[int, int], Classifier]
@@ -42,6 +55,11 @@ class ClassifierSettings:
     batch_size: int = 128
     label_smoothing: float = 0.0
     augment: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least_one("classifier or evaluator: ", self, "epochs", "batch_size")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"classifier or evaluator: label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
 
 
 @dataclass
@@ -53,12 +71,18 @@ class GeneratorSettings:
         epochs: passes over the public split.
         batch_size: records a step.
         task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     model: Callable[[tuple[int, ...]], Generator]
     epochs: int = 100
     batch_size: int = 64
     task: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least_one("generator.", self, "epochs", "batch_size")
 
 
 @dataclass
@@ -87,12 +111,23 @@ class EvidenceSettings:
         repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
         bootstrap_samples: resamples behind each interval.
         level: confidence level of the intervals.
+
+    Raises:
+        InputError: a control is unknown, or a setting is out of range.
     """
 
     controls: list[str] = field(default_factory=lambda: ["identity", "prior", "matched_retrain", "holdout"])
     repeats: int = 3
     bootstrap_samples: int = 2000
     level: float = 0.95
+
+    def __post_init__(self) -> None:
+        _at_least_one("evidence.", self, "repeats", "bootstrap_samples")
+        if not 0 < self.level < 1:
+            raise InputError(f"evidence.level is {self.level}; it lies between 0 and 1")
+        known = parse_controls(self.controls)
+        named = known if "all" in self.controls else map(get_control, self.controls)
+        self.controls = list(dict.fromkeys(control.id for control in named))
 
 
 @dataclass
@@ -107,6 +142,9 @@ class TrainerSettings:
         precision: Lightning precision, for example `bf16-mixed`.
         accumulate_grad_batches: batches per optimiser step of the classifiers.
         threads: CPU threads of torch; small models run faster with one. Unset: torch decides.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     accelerator: str = "auto"
@@ -116,6 +154,9 @@ class TrainerSettings:
     precision: str = "32-true"
     accumulate_grad_batches: int = 1
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least_one("trainer.", self, "num_nodes", "accumulate_grad_batches", "threads")
 
 
 @dataclass
@@ -139,6 +180,9 @@ class AuditConfig:
         trainer: devices, precision, threads.
         seed: the seed every other seed of the audit is derived from.
         name: title of the report.
+
+    Raises:
+        InputError: `queries` is below 1, or `attack` brings a searcher of its own.
     """
 
     data: UnlearningDataModule
@@ -157,3 +201,10 @@ class AuditConfig:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     seed: int = 0
     name: str = "audit"
+
+    def __post_init__(self) -> None:
+        _at_least_one("", self, "queries")
+        if getattr(self.attack, "searcher", None) is not None:
+            raise InputError(
+                "attack.searcher: in an audit the searcher is the setting `searcher`, so that rivals can take its place"
+            )

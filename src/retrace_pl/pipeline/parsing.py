@@ -100,7 +100,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     if not names and not {"-h", "--help"} & set(arguments):
         raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
     found = {name: find_config(name) for name in names}
-    resolved = [_with_path(argument, found) for argument in arguments]
+    resolved = list(_with_paths(arguments, found))
     try:
         values = parser.parse_args(resolved)
         output, quiet, as_json = values.pop("output"), values.pop("quiet"), values.pop("json")
@@ -113,6 +113,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     except (TypeError, ValueError) as error:
         raise InputError(f"settings cannot be used: {one_line(error)}") from error
     config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
+    settings["evidence"]["controls"] = config.evidence.controls  # as ids: what the stages' keys are made of
     folder = Path(output) if output else Path("runs") / found[names[-1]].stem
     return Request(config, settings, text, folder, quiet, as_json)
 
@@ -125,10 +126,14 @@ def _config_values(arguments: list[str]) -> Iterator[str]:
             yield argument.partition("=")[2]
 
 
-def _with_path(argument: str, found: dict[str, Path]) -> str:
-    if argument.startswith("--config="):
-        return f"--config={found[argument.partition('=')[2]]}"
-    return str(found[argument]) if argument in found else argument
+def _with_paths(arguments: list[str], found: dict[str, Path]) -> Iterator[str]:
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            yield f"--config={found[argument.partition('=')[2]]}"
+        elif position and arguments[position - 1] == "--config":  # another option may have the same value
+            yield str(found[argument])
+        else:
+            yield argument
 
 
 def one_line(error: BaseException) -> str:
