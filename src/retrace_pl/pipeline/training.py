@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from retrace_pl.errors import RunError
+from retrace_pl.errors import InputError, RunError
 from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.pipeline.parsing import one_line
 from retrace_pl.pipeline.run_folder import RunFolder
 
 
@@ -42,21 +45,28 @@ def calm_lightning() -> None:
 
 
 def make_trainer(settings: TrainerSettings, *, quiet: bool, **options: Any) -> Trainer:
-    """Lightning's Trainer with the audit's device settings; `options` are Trainer arguments."""
+    """Lightning's Trainer with the audit's device settings; `options` are Trainer arguments.
+
+    Raises:
+        InputError: this machine has no such device, or Lightning no such setting.
+    """
     callbacks = list(options.pop("callbacks", []))
     if not quiet:
         callbacks.append(RichProgressBar(leave=False))
-    return Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=options.pop("strategy", settings.strategy),
-        num_nodes=settings.num_nodes,
-        precision=settings.precision,  # type: ignore[arg-type]
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **options,
-    )
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=options.pop("strategy", settings.strategy),
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,  # type: ignore[arg-type]
+            enable_progress_bar=not quiet,
+            enable_model_summary=False,
+            callbacks=callbacks,
+            **options,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"trainer: these settings cannot be used here: {one_line(error)}") from error
 
 
 def fit(
@@ -85,6 +95,7 @@ def fit(
         **options: further Trainer arguments.
 
     Raises:
+        InputError: as `make_trainer`.
         RunError: the checkpoint to resume from is damaged.
         KeyboardInterrupt: the user pressed Ctrl-C; the last finished epoch is kept.
     """
@@ -93,6 +104,7 @@ def fit(
         if outdated != folder:
             shutil.rmtree(outdated, ignore_errors=True)
     last = folder / "last.ckpt"
+    _check_readable(last)
     trainer = make_trainer(
         settings,
         quiet=quiet,
@@ -115,6 +127,15 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer
+
+
+def _check_readable(checkpoint: Path) -> None:
+    if not checkpoint.is_file():
+        return
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RunError(f"{checkpoint} cannot be read; delete it and run again to train from the start") from error
 
 
 def discard_checkpoints(run: RunFolder, name: str) -> None:
