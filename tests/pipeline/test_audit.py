@@ -111,6 +111,16 @@ def test_other_access_repeats_the_attack_alone(run_copy, tiny, capsys):
     assert metrics["calibration"]["auroc"]["gradient"] is None
 
 
+def test_a_searcher_without_a_policy_leaves_no_trace_of_an_earlier_one(run_copy, tiny):
+    log = run_copy / "tensorboard" / "search"
+    before = {file.name for file in log.iterdir()}
+    options = ["--searcher", "CEMSearcher", "--evidence.repeats", "1", "--quiet"]
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), *options]) == 0
+    assert not (run_copy / "policy.safetensors").exists()
+    assert not (run_copy / "policy.json").exists()
+    assert not before & {file.name for file in log.iterdir()}
+
+
 def test_identity_unlearning_gives_no_evidence(tmp_path, tiny):
     options = [
         "--unlearning",

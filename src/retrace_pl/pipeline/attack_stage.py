@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
-from retrace_pl.pipeline.observers import search_observer
+from retrace_pl.pipeline.observers import SEARCH_LOG, search_observer
 from retrace_pl.pipeline.run_folder import seed_for, write_json, write_tensors
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED, load_classifier, load_generator, retrained_name
@@ -57,14 +59,27 @@ def planned_searches(run: AuditRun) -> Iterator[Search]:
             yield Search("matched_retrain", repeat, retrained_name(repeat), config.searcher)
     if "identity" in controls:
         yield Search("identity", 0, ORIGINAL, config.searcher)
-    for rival in config.rivals:
-        yield Search(f"rival.{rival.name}", 0, UNLEARNED, rival)
+    for name, rival in zip(rival_names(config.rivals), config.rivals, strict=True):
+        yield Search(f"rival.{name}", 0, UNLEARNED, rival)
+
+
+def rival_names(rivals: Sequence[Searcher]) -> list[str]:
+    """A name of its own for every rival: its algorithm's or its own, numbered where another rival has it too."""
+    names: list[str] = []
+    seen: Counter[str] = Counter()
+    for rival in rivals:
+        algorithm = getattr(rival, "algorithm", None)
+        name = algorithm.__name__.lower() if isinstance(algorithm, type) else rival.name
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names
 
 
 def attack(run: AuditRun) -> list[str]:
     """Calibrates the trace, runs every planned search and stores what was found."""
     models = _Models(run)
     found = _Findings()
+    shutil.rmtree(run.folder.path(SEARCH_LOG), ignore_errors=True)  # else an earlier attempt's curves mix with these
     _calibrate(run, models.scorer(UNLEARNED))
     for search in planned_searches(run):
         scorer = models.scorer(search.second)
@@ -141,6 +156,8 @@ class _Findings:
     def write(self, run: AuditRun) -> list[str]:
         """Writes the files of the stage and returns their names."""
         written = [CANDIDATES, CURVES, SEARCHES]
+        for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
+            run.folder.path(name).unlink(missing_ok=True)
         write_tensors(run.folder.path(CANDIDATES), self.tensors)
         write_json(run.folder.path(CURVES), self.curves)
         write_json(run.folder.path(SEARCHES), self.searches)

@@ -11,6 +11,9 @@ from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.report import RichSearchProgress, TensorBoardSearchObserver
 from retrace_pl.searchers import SearchObserver
 
+SEARCH_LOG = "tensorboard/search"
+"""Folder of the searches' TensorBoard log in a run."""
+
 
 class Observers:
     """Passes what happens in a search on to several observers, in order.
@@ -55,5 +58,5 @@ def search_observer(run: AuditRun, generator: Generator, label: str) -> Observer
 
     return Observers(
         RichSearchProgress(label, quiet=run.quiet, console=run.console),
-        TensorBoardSearchObserver(run.folder.path("tensorboard") / "search", label, render),
+        TensorBoardSearchObserver(run.folder.path(SEARCH_LOG), label, render),
     )
