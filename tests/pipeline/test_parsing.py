@@ -69,7 +69,7 @@ def test_keys_change_from_the_stage_on_that_a_setting_belongs_to(tiny):
         (["--searcher", "NoSuchSearcher"], "--searcher"),
         (["--queries", "many"], "--queries"),
         (["--config", "missing.yaml"], "--config missing.yaml"),
-        (["--evidence.controls", "[idenity]"], "idenity"),
+        (["--audit.controls", "[idenity]"], "idenity"),
         (["--data.forget_class", "12"], "12"),
         (["--data.image_size", "20"], "image_size"),
         (["--unlearning.lr", "-1"], "lr"),
@@ -124,14 +124,15 @@ def test_an_option_may_have_the_configurations_name(tmp_path, monkeypatch):
     ("options", "named"),
     [
         (["--queries", "0"], "queries is 0"),
-        (["--evidence.repeats", "0"], "evidence.repeats is 0"),
-        (["--evidence.bootstrap_samples", "0"], "evidence.bootstrap_samples is 0"),
-        (["--evidence.level", "1.5"], "evidence.level is 1.5"),
-        (["--evidence.controls", "[idenity]"], "did you mean 'identity'"),
+        (["--audit.repeats", "0"], "audit.repeats is 0"),
+        (["--audit.bootstrap_samples", "0"], "audit.bootstrap_samples is 0"),
+        (["--audit.level", "1.5"], "audit.level is 1.5"),
+        (["--audit.controls", "[idenity]"], "did you mean 'identity'"),
         (["--trainer.threads", "0"], "trainer.threads is 0"),
         (["--classifier.epochs", "0"], "epochs is 0"),
         (["--classifier.label_smoothing", "1"], "label_smoothing"),
         (["--generator.batch_size", "0"], "generator.batch_size is 0"),
+        (["--generator.task.lrr", "3"], "generator.task has no setting lrr"),
         (["--attack.searcher", "CEMSearcher"], "attack.searcher"),
     ],
 )
@@ -142,7 +143,7 @@ def test_settings_out_of_range_are_refused_before_any_stage(options, named, tiny
 
 @pytest.mark.parametrize("controls", ["[all]", "[holdout, matched-retrain, Identity, prior]"])
 def test_controls_by_other_names_train_the_same_models(controls, tiny):
-    request = parse("audit", "", ["--config", tiny, "--evidence.controls", controls])
-    assert set(request.config.evidence.controls) == {"identity", "prior", "matched_retrain", "holdout"}
+    request = parse("audit", "", ["--config", tiny, "--audit.controls", controls])
+    assert set(request.config.audit.controls) == {"identity", "prior", "matched_retrain", "holdout"}
     usual = parse("audit", "", ["--config", tiny])
     assert stage_keys(request.settings)["unlearn"] == stage_keys(usual.settings)["unlearn"]

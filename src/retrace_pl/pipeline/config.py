@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Literal
 
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
@@ -16,6 +17,7 @@ from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.searchers import Searcher
+from retrace_pl.tasks import GeneratorTask
 from retrace_pl.traces import FixedQuantile, Normaliser, TraceWeights
 from retrace_pl.unlearning import UnlearningMethod
 
@@ -83,6 +85,10 @@ class GeneratorSettings:
 
     def __post_init__(self) -> None:
         _at_least_one("generator.", self, "epochs", "batch_size")
+        known = set(signature(GeneratorTask).parameters) - {"generator", "features", "seed"}
+        unknown = sorted(set(self.task) - known)
+        if unknown:
+            raise InputError(f"generator.task has no setting {unknown[0]}; it has {', '.join(sorted(known))}")
 
 
 @dataclass
@@ -103,7 +109,7 @@ class TraceSettings:
 
 
 @dataclass
-class EvidenceSettings:
+class AuditSettings:
     """What turns the attack's numbers into evidence.
 
     Args:
@@ -122,9 +128,9 @@ class EvidenceSettings:
     level: float = 0.95
 
     def __post_init__(self) -> None:
-        _at_least_one("evidence.", self, "repeats", "bootstrap_samples")
+        _at_least_one("audit.", self, "repeats", "bootstrap_samples")
         if not 0 < self.level < 1:
-            raise InputError(f"evidence.level is {self.level}; it lies between 0 and 1")
+            raise InputError(f"audit.level is {self.level}; it lies between 0 and 1")
         known = parse_controls(self.controls)
         named = known if "all" in self.controls else map(get_control, self.controls)
         self.controls = list(dict.fromkeys(control.id for control in named))
@@ -176,7 +182,7 @@ class AuditConfig:
         access: what the auditor may see: `black` probabilities, `gray` also losses, `white` also input gradients.
         queries: candidates each search may show to both models.
         rivals: other searchers run at the same budget and shown beside the attack.
-        evidence: controls, repetitions and intervals.
+        audit: controls, repetitions and intervals.
         trainer: devices, precision, threads.
         seed: the seed every other seed of the audit is derived from.
         name: title of the report.
@@ -197,7 +203,7 @@ class AuditConfig:
     traces: TraceSettings = field(default_factory=TraceSettings)
     access: Literal["black", "gray", "white"] = "white"
     queries: int = 20_480
-    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     seed: int = 0
     name: str = "audit"
