@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--configs", nargs="+", default=list(CONFIGS), help="packaged configurations to run")
     arguments = parser.parse_args()
     configs = ["digits"] if arguments.quick else arguments.configs
-    options = ["--queries", "4096", "--evidence.repeats", "1"] if arguments.quick else []
+    options = ["--queries", "4096", "--audit.repeats", "1"] if arguments.quick else []
     rows = []
     for config in configs:
         donor: Path | None = None

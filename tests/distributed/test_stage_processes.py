@@ -16,7 +16,7 @@ TINY = Path(__file__).parents[1] / "conf" / "digits_tiny.yaml"
 def test_whole_audit_on_two_cpu_processes(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "retrace_pl", "audit", "--config", str(TINY), "--output", str(out), "--quiet"]
-    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--evidence.repeats", "1"]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--audit.repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((out / "metrics.json").read_text())

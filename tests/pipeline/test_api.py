@@ -22,7 +22,7 @@ def test_overrides_of_every_kind_reach_the_audit(run_copy, tiny):
         "access": "black",
         "searcher": "CEMSearcher",
         "rivals": [],
-        "evidence.controls": ["prior", "identity"],
+        "audit.controls": ["prior", "identity"],
         "latent": {"tau": 0.25},
         "trainer.threads": None,
     }

@@ -114,7 +114,7 @@ def test_other_access_repeats_the_attack_alone(run_copy, tiny, capsys):
 def test_a_searcher_without_a_policy_leaves_no_trace_of_an_earlier_one(run_copy, tiny):
     log = run_copy / "tensorboard" / "search"
     before = {file.name for file in log.iterdir()}
-    options = ["--searcher", "CEMSearcher", "--evidence.repeats", "1", "--quiet"]
+    options = ["--searcher", "CEMSearcher", "--audit.repeats", "1", "--quiet"]
     assert main(["audit", "--config", tiny, "--output", str(run_copy), *options]) == 0
     assert not (run_copy / "policy.safetensors").exists()
     assert not (run_copy / "policy.json").exists()
@@ -129,7 +129,7 @@ def test_identity_unlearning_gives_no_evidence(tmp_path, tiny):
         "25",
         "--evaluator.epochs",
         "25",
-        "--evidence.repeats",
+        "--audit.repeats",
         "1",
     ]
     out = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_record_deletion_and_retraining_run_too(tmp_path, tiny):
     file = tmp_path / "records.yaml"
     file.write_text(yaml.safe_dump(config))
     out = tmp_path / "run"
-    options = ["--unlearning", "Retrain", "--searcher", "CEMSearcher", "--evidence.repeats", "1", "--quiet"]
+    options = ["--unlearning", "Retrain", "--searcher", "CEMSearcher", "--audit.repeats", "1", "--quiet"]
     assert main(["audit", "--config", str(file), "--output", str(out), *options]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["setting"]["deletion"] == "records"

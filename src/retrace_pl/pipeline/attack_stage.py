@@ -51,11 +51,11 @@ class Search:
 def planned_searches(run: AuditRun) -> Iterator[Search]:
     """Every search of the audit, in order: repeats of the audited pair, of the matched retrain, then single ones."""
     config = run.config
-    controls = {control.id for control in parse_controls(config.evidence.controls)}
-    for repeat in range(config.evidence.repeats):
+    controls = {control.id for control in parse_controls(config.audit.controls)}
+    for repeat in range(config.audit.repeats):
         yield Search(AUDITED, repeat, UNLEARNED, config.searcher)
     if "matched_retrain" in controls:
-        for repeat in range(config.evidence.repeats):
+        for repeat in range(config.audit.repeats):
             yield Search("matched_retrain", repeat, retrained_name(repeat), config.searcher)
     if "identity" in controls:
         yield Search("identity", 0, ORIGINAL, config.searcher)
@@ -96,8 +96,8 @@ def attack(run: AuditRun) -> list[str]:
             probe=deleted_class_probe(run, models.original),
         )
         found.add(search, run.config.attack.reconstruct(context), context, scorer)
-    if PRIOR in {control.id for control in parse_controls(run.config.evidence.controls)}:
-        for repeat in range(run.config.evidence.repeats):
+    if PRIOR in {control.id for control in parse_controls(run.config.audit.controls)}:
+        for repeat in range(run.config.audit.repeats):
             seed = seed_for(run.config.seed, PRIOR, repeat)
             size = len(found.tensors[f"{AUDITED}-{repeat}/inputs"])
             drawn = prior_only(models.generator, size, run.config.queries, seed, run.config.latent)

@@ -47,7 +47,7 @@ def evaluate(run: AuditRun) -> list[str]:
     controls = {name: judged[name] for name in ("prior", "matched_retrain", "identity") if name in judged}
     if "identity" in controls:
         controls["identity"] |= {key: searches["identity-0"][key] for key in ("max_trace", "score_spread")}
-    if "holdout" in run.config.evidence.controls and judge.holdout is not None:
+    if "holdout" in run.config.audit.controls and judge.holdout is not None:
         controls["holdout"] = judge.summary(judge.labels(AUDITED), against=judge.holdout)
     audited = judged[AUDITED]
     audited["score_spread"] = max(searches[label]["score_spread"] for label in judge.labels(AUDITED))
@@ -70,7 +70,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "leakage": judge.leakage(),
         "budget": {
             "queries": run.config.queries,
-            "repeats": run.config.evidence.repeats,
+            "repeats": run.config.audit.repeats,
             "refinement": _refinement(run),
             "top_k": judge.top_k,
         },
@@ -101,7 +101,7 @@ def _quality(run: AuditRun, judge: Judge) -> dict[str, dict[str, float]]:
         UNLEARNED: load_classifier(run, UNLEARNED),
         EVALUATOR: judge.evaluator,
     }
-    if "matched_retrain" in run.config.evidence.controls:
+    if "matched_retrain" in run.config.audit.controls:
         models["retrained"] = load_classifier(run, retrained_name(0))
     return {name: unlearning_quality(model, run.data, device=judge.device) for name, model in models.items()}
 

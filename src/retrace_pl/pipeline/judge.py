@@ -34,13 +34,13 @@ class Judge:
 
     def labels(self, name: str) -> list[str]:
         """Labels of all repeats of a search or of the prior control."""
-        found = [f"{name}-{repeat}" for repeat in range(self.run.config.evidence.repeats)]
+        found = [f"{name}-{repeat}" for repeat in range(self.run.config.audit.repeats)]
         return [label for label in found if f"{label}/inputs" in self.candidates]
 
     def summary(self, labels: list[str], against: Reference | None = None) -> dict[str, Any]:
         """Means over repeats of the instance-level and distribution-level metrics, and each repeat's own."""
         repeats = [self._repeat(label, against or self.deleted) for label in labels]
-        level = self.run.config.evidence.level
+        level = self.run.config.audit.level
         return {
             "instance": average([repeat["instance"] for repeat in repeats], 1, level),
             "distribution": average([repeat["distribution"] for repeat in repeats], self.top_k, level),
@@ -48,7 +48,7 @@ class Judge:
         }
 
     def _repeat(self, label: str, reference: Reference) -> dict[str, Any]:
-        level = self.run.config.evidence.level
+        level = self.run.config.audit.level
         scored = not label.startswith(PRIOR)  # no model was asked for the prior's samples, so they have no score
         scores = self.candidates[f"{label}/scores"] if scored else None
         best = self.candidates[f"{label}/instance_score"] if scored else None
@@ -63,10 +63,10 @@ class Judge:
 
     def leakage(self) -> dict[str, Any]:
         """Excess, avoidable and record leakage; one whose control did not run is None."""
-        evidence = self.run.config.evidence
+        audit = self.run.config.audit
         settings: dict[str, Any] = {
-            "resamples": evidence.bootstrap_samples,
-            "level": evidence.level,
+            "resamples": audit.bootstrap_samples,
+            "level": audit.level,
             "seed": seed_for(self.run.config.seed, "bootstrap"),
         }
         settings |= {"metric": self.outcome, "higher_is_leak": self.outcome != "mse"}
@@ -78,7 +78,7 @@ class Judge:
             result["excess"] = excess_leakage(found[AUDITED], found[PRIOR], **settings).as_dict()
         if found["matched_retrain"]:
             result["avoidable"] = avoidable_leakage(found[AUDITED], found["matched_retrain"], **settings).as_dict()
-        if self.holdout is not None and "holdout" in evidence.controls:
+        if self.holdout is not None and "holdout" in audit.controls:
             candidates = [self.candidates[f"{label}/inputs"] for label in self.labels(AUDITED)]
             result["record"] = record_leakage(
                 [distances(inputs, self.deleted.records).numpy() for inputs in candidates],

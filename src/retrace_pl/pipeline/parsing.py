@@ -113,7 +113,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     except (TypeError, ValueError) as error:
         raise InputError(f"settings cannot be used: {one_line(error)}") from error
     config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
-    settings["evidence"]["controls"] = config.evidence.controls  # as ids: what the stages' keys are made of
+    settings["audit"]["controls"] = config.audit.controls  # as ids: what the stages' keys are made of
     folder = Path(output) if output else Path("runs") / found[names[-1]].stem
     return Request(config, settings, text, folder, quiet, as_json)
 

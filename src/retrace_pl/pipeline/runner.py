@@ -94,15 +94,15 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     def part(*names: str) -> dict[str, Any]:
         return {name: settings[name] for name in names}
 
-    evidence = settings["evidence"]
+    audit = settings["audit"]
     precision = {name: settings["trainer"][name] for name in ("precision", "accumulate_grad_batches")}
     pretrain = fingerprint([ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision])
     generator = fingerprint([ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision])
-    retrained = evidence["repeats"] if "matched_retrain" in evidence["controls"] else 0
+    retrained = audit["repeats"] if "matched_retrain" in audit["controls"] else 0
     unlearn = fingerprint([pretrain, part("unlearning"), retrained])
     search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
-    attack = fingerprint([unlearn, generator, search, evidence["controls"], evidence["repeats"]])
-    evaluate = fingerprint([attack, evidence])
+    attack = fingerprint([unlearn, generator, search, audit["controls"], audit["repeats"]])
+    evaluate = fingerprint([attack, audit])
     report = fingerprint([evaluate, part("name")])
     return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
 

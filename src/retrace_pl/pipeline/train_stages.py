@@ -80,7 +80,7 @@ def generator(run: AuditRun) -> list[str]:
 def unlearn(run: AuditRun) -> list[str]:
     """Makes a copy of f+ forget, and retrains from scratch without the deleted records for the control."""
     method = run.config.unlearning
-    repeats = range(run.config.evidence.repeats if "matched_retrain" in run.config.evidence.controls else 0)
+    repeats = range(run.config.audit.repeats if "matched_retrain" in run.config.audit.controls else 0)
     if method.from_scratch:
         _train_classifier(run, UNLEARNED, run.config.classifier, "retain", "unlearn")
     else:
