@@ -48,9 +48,13 @@ format: setup ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each runs on a copy in a folder of its own, so that neither the tracked file nor the working tree changes.
 notebooks: $(VENV)/.installed-notebooks ## execute every notebook; an error in a cell fails
-	@set -e; for notebook in $(wildcard notebooks/*.ipynb); do \
-	  echo "$$notebook"; $(BIN)/jupyter execute "$$notebook"; done
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	for notebook in $(sort $(wildcard notebooks/*.ipynb)); do \
+	  echo "$$notebook"; mkdir "$$work/run"; cp "$$notebook" "$$work/run"; \
+	  OMP_NUM_THREADS=1 $(BIN)/jupyter execute --timeout=600 "$$work/run/$$(basename "$$notebook")"; \
+	  rm -rf "$$work/run"; done
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
