@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from digits_setting import DELETED_CLASS, Setting, build
+from _digits_setting import DELETED_CLASS, Setting, build
 from retrace_pl.attacks import AttackContext, ReTrace
 from retrace_pl.envs import LatentSettings
 from retrace_pl.metrics import Diversity, NearestMSE

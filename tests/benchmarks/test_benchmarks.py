@@ -27,7 +27,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def untrained(load):
-    setting = load("digits_setting")
+    setting = load("_digits_setting")
     torch.manual_seed(0)
     generator = DCGAN((1, 16, 16), latent_dim=16, width=8).eval().requires_grad_(False)
     classifiers = [SmallCNN(1, 10, width=4).eval() for _ in range(3)]

@@ -177,3 +177,35 @@ def test_summary_shows_controls_beside_the_attack(run_copy, tiny, capsys):
 def test_stored_policy_can_be_sampled_again(finished_run):
     policy = load_policy(finished_run / "policy.safetensors")
     assert policy.sample(8, seed=0).shape == (8, 16)
+
+
+def test_another_name_reaches_metrics_and_report(run_copy, tiny):
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet", "--name", "Renamed & audited"]) == 0
+    assert json.loads((run_copy / "metrics.json").read_text())["name"] == "Renamed & audited"
+    assert "Renamed &amp; audited" in (run_copy / "report.html").read_text()
+
+
+def test_refused_stage_leaves_the_run_as_it_was(run_copy, tiny, capsys):
+    before = (run_copy / "config.yaml").read_text()
+    assert main(["evaluate", "--config", tiny, "--output", str(run_copy), "--access", "black"]) == 1
+    assert "needs stage attack" in capsys.readouterr().err
+    assert (run_copy / "config.yaml").read_text() == before
+    assert (run_copy / "report.html").exists()
+
+
+def test_thresholds_are_settings_and_stored(run_copy, tiny):
+    strict = ["--audit.thresholds.min_evaluator_accuracy", "1.0"]
+    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet", *strict]) == 0
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    assert metrics["verdict"] == "invalid"
+    assert metrics["thresholds"]["min_evaluator_accuracy"] == 1.0
+    assert str(decide(metrics).status) == "invalid"
+
+
+def test_other_generator_keeps_the_unlearned_model(run_copy, tiny, capsys):
+    assert main(["generator", "--config", tiny, "--output", str(run_copy), "--generator.epochs", "1"]) == 0
+    assert (run_copy / "unlearned.safetensors").exists()
+    assert not (run_copy / "report.html").exists()
+    capsys.readouterr()
+    assert main(["unlearn", "--config", tiny, "--output", str(run_copy), "--generator.epochs", "1"]) == 0
+    assert "done already" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_ctrl_c_in_a_training_is_told_in_one_line(tmp_path, tiny, monkeypatch, c
 
 
 def test_cut_off_during_the_attack(finished_run, run_copy, tiny, monkeypatch):
-    (run_copy / "stages" / "attack.json").unlink()
+    black = ["audit", "--config", tiny, "--output", str(run_copy), "--quiet", "--access", "black"]
     real = attack_stage.write_tensors
 
     def die(*arguments, **options):
@@ -82,8 +82,9 @@ def test_cut_off_during_the_attack(finished_run, run_copy, tiny, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(attack_stage, "write_tensors", die)
-        assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet"]) == INTERRUPTED
+        assert main(black) == INTERRUPTED
     assert attack_stage.write_tensors is real
     assert not (run_copy / "report.html").exists(), "an outdated report must not survive a newer, unfinished attack"
     assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet"]) == 0
     assert numbers(run_copy) == numbers(finished_run)
+    assert "access: white" in (run_copy / "config.yaml").read_text()

@@ -101,14 +101,14 @@ def decide(metrics: Mapping[str, Any], thresholds: VerdictThresholds | None = No
 
     Args:
         metrics: The content of ``metrics.json`` (``verdict`` and ``verdict_reason`` are not read).
-        thresholds: Conditions; the defaults are those of :class:`VerdictThresholds`.
+        thresholds: Conditions; by default those stored under ``thresholds``, else :class:`VerdictThresholds`'s own.
 
     Returns:
         ``invalid`` if a number is not finite, the evaluator cannot judge, the original model never knew the deleted
         data, the identity control shows a trace, or excess leakage was not measured; ``no_evidence`` if the audited
         score is constant or the excess interval reaches zero; else ``leak``.
     """
-    limits = thresholds or VerdictThresholds()
+    limits = thresholds or VerdictThresholds(**(lookup(metrics, "thresholds") or {}))
     checks = _instrument_checks(metrics, limits)
     failed = next(((check, reason) for check, reason in checks if check.passed is False), None)
     spread, excess = _spread_check(metrics, limits), _excess_check(metrics, limits)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
+from retrace_pl.errors import InputError
 from retrace_pl.pipeline.observers import SEARCH_LOG, search_observer
 from retrace_pl.pipeline.run_folder import seed_for, write_json, write_tensors
 from retrace_pl.pipeline.runner import AuditRun
@@ -205,6 +206,8 @@ def _calibrate(run: AuditRun, scorer: TraceScorer) -> Calibration:
         negatives = public.inputs[~shown]
     else:
         positives, negatives = forget.inputs, test.inputs
+    if len(positives) == 0:
+        raise InputError("test_size: the test split has no record of a deleted class to calibrate on; raise it")
     calibration = calibrate(scorer, positives, negatives)
     write_json(run.folder.path(CALIBRATION), calibration.to_dict())
     values = ", ".join(f"{name} {value:.3f}" for name, value in calibration.auroc.items())

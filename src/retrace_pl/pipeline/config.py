@@ -11,7 +11,7 @@ from jsonargparse import lazy_instance  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from retrace_pl.attacks import Attack
-from retrace_pl.audit import get_control, parse_controls
+from retrace_pl.audit import VerdictThresholds, get_control, parse_controls
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
@@ -117,6 +117,7 @@ class AuditSettings:
         repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
         bootstrap_samples: resamples behind each interval.
         level: confidence level of the intervals.
+        thresholds: what an audit must meet before its numbers are read.
 
     Raises:
         InputError: a control is unknown, or a setting is out of range.
@@ -126,6 +127,7 @@ class AuditSettings:
     repeats: int = 3
     bootstrap_samples: int = 2000
     level: float = 0.95
+    thresholds: VerdictThresholds = field(default_factory=VerdictThresholds)
 
     def __post_init__(self) -> None:
         _at_least_one("audit.", self, "repeats", "bootstrap_samples")

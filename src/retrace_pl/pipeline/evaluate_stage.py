@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -83,6 +84,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "seconds": run.folder.seconds(),
         "config_hash": run.key("evaluate"),
     }
+    metrics["thresholds"] = asdict(run.config.audit.thresholds)
     metrics["not_finite"] = not_finite(metrics)
     verdict = decide(metrics)
     metrics = {"schema": 1, "verdict": str(verdict.status), "verdict_reason": verdict.reason, **metrics}

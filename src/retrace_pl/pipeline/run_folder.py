@@ -169,7 +169,7 @@ class RunFolder:
         return False
 
     def begin(self, stage: str, later: tuple[str, ...]) -> None:
-        """Forgets the markers and outputs of the `later` stages, which are about to become outdated."""
+        """Forgets the marker of `stage`, and markers and outputs of the `later` stages that it makes outdated."""
         for name in (stage, *later):
             marker = self._marker(name)
             if name != stage and marker.is_file():

@@ -44,6 +44,7 @@ class AuditRun:
     Args:
         config: the settings, instantiated.
         settings: the same as plain values; the stages' keys are hashes of parts of it.
+        text: the same as YAML.
         folder: the run folder.
         quiet: no progress output.
         console: progress output (standard error).
@@ -51,6 +52,7 @@ class AuditRun:
 
     config: AuditConfig
     settings: dict[str, Any]
+    text: str
     folder: RunFolder
     quiet: bool
     console: Console
@@ -58,21 +60,23 @@ class AuditRun:
 
     @classmethod
     def start(cls, request: Request) -> AuditRun:
-        """Creates the run folder, or opens it again, and stores the resolved configuration."""
-        folder = RunFolder(request.output)
-        run = cls(request.config, request.settings, folder, request.quiet, Console(stderr=True, quiet=request.quiet))
+        """Creates the run folder, or opens it again."""
+        console = Console(stderr=True, quiet=request.quiet or not is_rank_zero())
         calm_lightning()
         if request.config.trainer.threads is not None:
             torch.set_num_threads(request.config.trainer.threads)
-        if run.is_rank_zero:
-            with atomic_path(folder.path("config.yaml")) as temporary:
-                temporary.write_text(request.text, encoding="utf-8")
-        return run
+        folder = RunFolder(request.output)
+        return cls(request.config, request.settings, request.text, folder, request.quiet, console)
 
     @property
     def is_rank_zero(self) -> bool:
         """Whether this process is the one that writes files."""
-        return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+        return is_rank_zero()
+
+    def store_config(self) -> None:
+        """Writes the resolved configuration; only once a stage is about to run with it."""
+        with atomic_path(self.folder.path("config.yaml")) as temporary:
+            temporary.write_text(self.text, encoding="utf-8")
 
     @property
     def data(self) -> UnlearningDataModule:
@@ -86,6 +90,11 @@ class AuditRun:
     def key(self, stage: str) -> str:
         """Hash of every setting and earlier stage that `stage` depends on."""
         return stage_keys(self.settings)[stage]
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first of those that Lightning started for one stage."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
@@ -102,8 +111,8 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     unlearn = fingerprint([pretrain, part("unlearning"), retrained])
     search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
     attack = fingerprint([unlearn, generator, search, audit["controls"], audit["repeats"]])
-    evaluate = fingerprint([attack, audit])
-    report = fingerprint([evaluate, part("name")])
+    evaluate = fingerprint([attack, audit, part("name")])
+    report = fingerprint([evaluate])
     return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
 
 
@@ -126,11 +135,14 @@ def run_stages(run: AuditRun, stages: tuple[str, ...], *, own_process: bool) -> 
             continue
         _require_earlier(run, stage, stages)
         start = time.perf_counter()
+        if run.is_rank_zero:
+            run.store_config()
         if stage in TRAINING_STAGES and not own_process and uses_several_devices(run.config):
             _run_in_own_process(run, stage)
             continue
         if run.is_rank_zero:
-            run.folder.begin(stage, STAGES[STAGES.index(stage) + 1 :])
+            later = STAGES[STAGES.index(stage) + 1 :]
+            run.folder.begin(stage, tuple(name for name in later if not run.folder.is_done(name, run.key(name))))
             run.console.print(f"[bold]{stage}[/bold]")
         outputs = _stage_function(stage)(run)
         if run.is_rank_zero:
