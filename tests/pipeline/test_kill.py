@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from retrace_pl.pipeline.run_folder import read_tensors
+from retrace_pl.files import read_tensors
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
 from retrace_pl.errors import InputError
+from retrace_pl.files import write_json, write_tensors
 from retrace_pl.pipeline.observers import SEARCH_LOG, search_observer
-from retrace_pl.pipeline.run_folder import seed_for, write_json, write_tensors
+from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED, load_classifier, load_generator, retrained_name
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.searchers import PolicyState, Searcher
+from retrace_pl.searchers import PolicyState, Searcher, save_policy
 from retrace_pl.traces import Access, Calibration, ModelPair, TraceScorer, calibrate
 
 AUDITED, PRIOR = "attack", "prior"
@@ -163,9 +164,7 @@ class _Findings:
         write_json(run.folder.path(CURVES), self.curves)
         write_json(run.folder.path(SEARCHES), self.searches)
         if self.policy is not None:
-            weights, settings = self.policy
-            write_tensors(run.folder.path(POLICY_WEIGHTS), weights)
-            write_json(run.folder.path(POLICY_SETTINGS), settings)
+            save_policy(self.policy, run.folder.path(POLICY_WEIGHTS))
             written += [POLICY_WEIGHTS, POLICY_SETTINGS]
         return written
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from retrace_pl.audit import decide, not_finite
 from retrace_pl.errors import RunError
+from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.models import Classifier
 from retrace_pl.pipeline.attack_stage import AUDITED, CALIBRATION, CANDIDATES, SEARCHES, make_scorer
 from retrace_pl.pipeline.judge import Judge
-from retrace_pl.pipeline.run_folder import read_json, write_json, write_tensors
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, UNLEARNED, load_classifier, retrained_name
 from retrace_pl.tasks import reconstruction_floors, unlearning_quality

@@ -6,18 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from retrace_pl.errors import InputError, RunError
+from retrace_pl.files import read_json, read_tensors, write_json
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -25,90 +23,6 @@ Built = TypeVar("Built", bound=nn.Module)
 def fingerprint(value: Any) -> str:
     """Hash of plain settings (dicts, lists, numbers, strings) that does not depend on key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary neighbour of `path` that replaces it only when the block succeeds.
-
-    A reader therefore sees the old file or the whole new one, also after a kill or on a full disk.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; choose another folder with --output") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --output") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; NaN and infinities become null because JSON has no word for them."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of the run.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing: run the earlier stages of this audit first") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); delete it and run the stage again") from error
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes named tensors as safetensors, atomically; `metadata` values are stored as JSON text."""
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(contiguous, str(temporary), metadata=header)
-        except SafetensorError as error:
-            raise RunError(f"cannot write {path}: {error}; free some space or choose another --output") from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file of the run onto the CPU.
-
-    Raises:
-        RunError: the file is missing, truncated or no safetensors file.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing: run the earlier stages of this audit first") from error
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({error}); delete it and run the stage again") from error
 
 
 def load_weights(module: nn.Module, path: Path) -> nn.Module:

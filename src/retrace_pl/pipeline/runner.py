@@ -16,9 +16,10 @@ from rich.console import Console
 
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.errors import RunError
+from retrace_pl.files import atomic_path
 from retrace_pl.pipeline.config import STAGES, AuditConfig
 from retrace_pl.pipeline.parsing import Request
-from retrace_pl.pipeline.run_folder import RunFolder, atomic_path, fingerprint
+from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
 from retrace_pl.pipeline.training import calm_lightning
 
 ARTEFACT_VERSION = 1

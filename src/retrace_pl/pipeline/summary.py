@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from retrace_pl.pipeline.run_folder import read_json
+from retrace_pl.files import read_json
 from retrace_pl.pipeline.runner import AuditRun
 
 SHOWN = ("sr_oracle", "mse", "cs", "fid_oracle", "diversity")

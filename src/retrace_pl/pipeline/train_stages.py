@@ -7,9 +7,10 @@ from functools import partial
 
 from torch import nn
 
+from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.config import AuditConfig, ClassifierSettings
-from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module, write_tensors
+from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
 from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
 from retrace_pl.tasks import ClassifierTask, GeneratorTask

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrace_pl.audit import CONTROLS, Status, decide
-from retrace_pl.errors import RunError
+from retrace_pl.files import atomic_path
 from retrace_pl.report.figures import (
     auroc_picture,
     curve_pictures,
@@ -24,7 +22,7 @@ from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
 
-__all__ = ["VERDICTS", "render_report", "write_bytes", "write_report"]
+__all__ = ["VERDICTS", "render_report", "write_report"]
 
 VERDICTS = {
     Status.LEAK.value: ("Leak", "!"),
@@ -48,7 +46,9 @@ def write_report(run_folder: Path) -> Path:
         RunError: If a file is damaged or the report cannot be written.
     """
     path = run_folder / "report.html"
-    write_bytes(path, render_report(RunData.load(run_folder)).encode("utf-8"))
+    text = render_report(RunData.load(run_folder))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -180,25 +180,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
     return str(value)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old or the whole new one.
-
-    Raises:
-        RunError: If the folder cannot be written.
-    """
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --output") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)

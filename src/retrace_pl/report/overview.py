@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from retrace_pl.files import atomic_path
 from retrace_pl.report.figures import success
 from retrace_pl.report.glossary import arm_title, format_value
-from retrace_pl.report.html import VERDICTS, write_bytes
+from retrace_pl.report.html import VERDICTS
 from retrace_pl.report.media import to_pixels
 from retrace_pl.report.palette import LIGHT
 from retrace_pl.report.run_data import RunData
@@ -39,7 +40,8 @@ def overview_figure(run_folder: Path) -> Path:
     path = run_folder / "overview.png"
     buffer = io.BytesIO()
     draw_overview(RunData.load(run_folder)).savefig(buffer, format="png", dpi=140, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
     return path
 
 

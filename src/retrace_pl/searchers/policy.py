@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from retrace_pl.envs import LatentSettings, random_stream
 from retrace_pl.errors import InputError
+from retrace_pl.files import write_json, write_tensors
 from retrace_pl.searchers.base import PolicyState
 from retrace_pl.searchers.randomness import isolated_global_random
 from retrace_pl.searchers.sb3 import resolve_algorithm
@@ -53,8 +54,8 @@ class LatentPolicy:
 def save_policy(policy: PolicyState, path: Path) -> None:
     """Write ``path`` (safetensors) and, with the suffix ``.json``, the settings beside it."""
     weights, settings = policy
-    save_file({name: value.contiguous() for name, value in weights.items()}, path)
-    path.with_suffix(".json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_tensors(path, weights)
+    write_json(path.with_suffix(".json"), settings)
 
 
 def load_policy(path: Path) -> LatentPolicy:
