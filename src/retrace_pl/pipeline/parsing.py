@@ -18,8 +18,8 @@ from retrace_pl.pipeline.config import AuditConfig
 
 MAX_MESSAGE = 600
 
-# A configuration may come from a stranger: dangerous modules are never imported, and only settings that expect a class
-# build one (`Any` values stay plain values).
+# A configuration may come from a stranger: jsonargparse's list of dangerous modules is enforced for class paths, only
+# subclasses of what a setting expects are built, and `Any` values stay plain values.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 
 
