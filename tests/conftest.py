@@ -1,19 +1,30 @@
 """Shared fixtures: one thread per process, offline hubs, and the real data sets that lie outside the repository."""
 
+import logging
 import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import lightning.pytorch  # noqa: F401 - sets the levels of its loggers
 import pytest
 import torch
+
+LIGHTNING_LOGGERS = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _single_thread():
     # Two threads on the small tensors of the tests are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _lightning_log_levels():
+    # An audit silences Lightning for its process; a test must not inherit that from an earlier one.
+    for name, level in LIGHTNING_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

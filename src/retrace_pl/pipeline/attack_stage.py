@@ -27,6 +27,12 @@ AUDITED, PRIOR = "attack", "prior"
 CANDIDATES, CURVES, SEARCHES, CALIBRATION = "candidates.safetensors", "curves.json", "searches.json", "calibration.json"
 POLICY_WEIGHTS, POLICY_SETTINGS = "policy.safetensors", "policy.json"
 
+SECOND_MODELS: dict[str, Callable[[int], list[str]]] = {
+    "original": lambda repeats: [ORIGINAL],
+    "retrained": lambda repeats: [retrained_name(repeat) for repeat in range(repeats)],
+}
+"""What a control calls its second model -> the models that take its place, one for each search."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -53,14 +59,13 @@ class Search:
 def planned_searches(run: AuditRun) -> Iterator[Search]:
     """Every search of the audit, in order: repeats of the audited pair, of the matched retrain, then single ones."""
     config = run.config
-    controls = {control.id for control in parse_controls(config.audit.controls)}
     for repeat in range(config.audit.repeats):
         yield Search(AUDITED, repeat, UNLEARNED, config.searcher)
-    if "matched_retrain" in controls:
-        for repeat in range(config.audit.repeats):
-            yield Search("matched_retrain", repeat, retrained_name(repeat), config.searcher)
-    if "identity" in controls:
-        yield Search("identity", 0, ORIGINAL, config.searcher)
+    for control in parse_controls(config.audit.controls):
+        if control.searched:
+            seconds = SECOND_MODELS[control.unlearned or ""](config.audit.repeats)
+            for repeat, second in enumerate(seconds):
+                yield Search(control.id, repeat, second, config.searcher)
     for name, rival in zip(rival_names(config.rivals), config.rivals, strict=True):
         yield Search(f"rival.{name}", 0, UNLEARNED, rival)
 
