@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from retrace_pl.cli import main
@@ -147,3 +148,21 @@ def test_controls_by_other_names_train_the_same_models(controls, tiny):
     assert set(request.config.audit.controls) == {"identity", "prior", "matched_retrain", "holdout"}
     usual = parse("audit", "", ["--config", tiny])
     assert stage_keys(request.settings)["unlearn"] == stage_keys(usual.settings)["unlearn"]
+
+
+def test_optimisers_and_schedulers_are_settings_of_every_training(tiny):
+    options = ["--generator.optimizer", "torch.optim.RMSprop", "--generator.scheduler", "ExponentialLR"]
+    options += [
+        "--generator.scheduler.gamma",
+        "0.9",
+        "--unlearning.scheduler",
+        "StepLR",
+        "--unlearning.scheduler.step_size",
+        "1",
+    ]
+    config = parse("audit", "", ["--config", tiny, *options]).config
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = config.generator.optimizer([parameter])
+    assert isinstance(optimizer, torch.optim.RMSprop)
+    assert config.generator.scheduler(optimizer).gamma == 0.9
+    assert config.unlearning.scheduler(optimizer).step_size == 1

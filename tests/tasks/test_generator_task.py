@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -192,3 +194,13 @@ def test_bad_settings(settings, message):
 def test_generator_without_discriminator():
     with pytest.raises(InputError, match="Linear has no discriminator"):
         GeneratorTask(Linear())
+
+
+def test_another_optimiser_and_a_scheduler_serve_both_networks(tmp_path):
+    running = task(
+        optimizer=partial(torch.optim.RMSprop, lr=1e-3), scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+    )
+    trainer = fit(running, tmp_path, epochs=2)
+    assert [type(optimizer) for optimizer in trainer.optimizers] == [torch.optim.RMSprop] * 2
+    rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    assert rates == pytest.approx([1e-5, 1e-5])

@@ -1,5 +1,6 @@
 """UnlearningTask on a data module of a few random vectors: hooks, stop, failures, checkpoints, exact resume."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -427,3 +428,12 @@ def test_a_task_can_be_fitted_again():
     method.calls.clear()
     trainer(1).fit(task, datamodule=Data())
     assert method.calls == first
+
+
+def test_a_scheduler_steps_once_an_epoch():
+    method = RetainFineTune(
+        epochs=3, lr=0.08, scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    )
+    running = trainer(epochs=3)
+    running.fit(UnlearningTask(network(), method, CLASSES), datamodule=Data())
+    assert running.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)

@@ -72,6 +72,8 @@ class GeneratorSettings:
         model: architecture; called with the shape of one input.
         epochs: passes over the public split.
         batch_size: records a step.
+        optimizer: optimiser of both networks in place of the task's Adam; called with the parameters.
+        scheduler: learning-rate scheduler of both networks, stepped once an epoch; called with each optimiser.
         task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
 
     Raises:
@@ -81,11 +83,13 @@ class GeneratorSettings:
     model: Callable[[tuple[int, ...]], Generator]
     epochs: int = 100
     batch_size: int = 64
+    optimizer: OptimizerCallable | None = None
+    scheduler: LRSchedulerCallable | None = None
     task: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _at_least_one("generator.", self, "epochs", "batch_size")
-        known = set(signature(GeneratorTask).parameters) - {"generator", "features", "seed"}
+        known = set(signature(GeneratorTask).parameters) - {"generator", "features", "seed", "optimizer", "scheduler"}
         unknown = sorted(set(self.task) - known)
         if unknown:
             raise InputError(f"generator.task has no setting {unknown[0]}; it has {', '.join(sorted(known))}")

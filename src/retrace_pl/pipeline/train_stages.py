@@ -62,7 +62,14 @@ def generator(run: AuditRun) -> list[str]:
     seed = seed_for(run.config.seed, GENERATOR)
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.input_shape), seed)
-    task = GeneratorTask(model, features=load_classifier(run, EVALUATOR), seed=seed, **settings.task)
+    task = GeneratorTask(
+        model,
+        features=load_classifier(run, EVALUATOR),
+        seed=seed,
+        optimizer=settings.optimizer,
+        scheduler=settings.scheduler,
+        **settings.task,
+    )
     fit(
         task,
         run.data.view("public", "public", batch_size=settings.batch_size),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
@@ -42,8 +43,8 @@ class GeneratorTask(BaseTask):
         generator: The generator to train; it must know its discriminator, as `DCGAN` does.
         features: Frozen feature extractor of the FID-like curve: a classifier, or a module with `num_features` that
             maps inputs to features. It is copied and is no part of the checkpoints.
-        lr: Learning rate of the generator.
-        discriminator_lr: Learning rate of the discriminator; `lr` when absent.
+        lr: Learning rate of Adam, for both networks.
+        discriminator_lr: Learning rate of the discriminator instead of its optimiser's own.
         betas: Adam's decay rates of both networks.
         ema_decay: Decay of the averaged generator, in [0, 1); see `ExponentialMovingAverage`.
         loss: `non_saturating` or `hinge`.
@@ -52,6 +53,9 @@ class GeneratorTask(BaseTask):
         num_samples: Images in the sample grid.
         evaluate_every: Epochs between two sample grids and two values of the FID-like curve; 0: only the last epoch.
         seed: Seed of the discriminator's start, the noise and the augmentation.
+        optimizer: Another optimiser for both networks in Adam's place, called with the parameters; `lr` and `betas`
+            are then not used.
+        scheduler: Learning-rate scheduler of both networks, called with each optimiser; steps once an epoch.
 
     Raises:
         InputError: A generator without a discriminator, features without `num_features`, or a setting out of range.
@@ -71,8 +75,11 @@ class GeneratorTask(BaseTask):
         num_samples: int = 64,
         evaluate_every: int = 10,
         seed: int = 0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(partial(torch.optim.Adam, lr=lr, betas=(betas[0], betas[1])), seed=seed)
+        adam = partial(torch.optim.Adam, lr=lr, betas=(betas[0], betas[1]))
+        super().__init__(adam if optimizer is None else optimizer, scheduler, seed=seed)
         if not isinstance(generator, AdversarialGenerator):
             raise InputError(f"{type(generator).__name__} has no discriminator to be trained against: use DCGAN")
         if lr <= 0 or (discriminator_lr is not None and discriminator_lr <= 0):
@@ -98,7 +105,7 @@ class GeneratorTask(BaseTask):
         self.discriminator = seeded(generator.build_discriminator, epoch_seed(seed, 0))
         self.ema = ExponentialMovingAverage(generator, ema_decay)
         self.augment = DifferentiableAugmentation(translate, cutout)
-        self.discriminator_lr = lr if discriminator_lr is None else discriminator_lr
+        self.discriminator_lr = discriminator_lr
         self.loss = loss
         self.num_samples = num_samples
         self.evaluate_every = evaluate_every
@@ -115,11 +122,15 @@ class GeneratorTask(BaseTask):
         return torch.as_tensor(self.ema(latents))
 
     def configure_optimizers(self) -> Any:
-        """Return the optimisers of the generator and of the discriminator."""
+        """Return the optimisers of the generator and of the discriminator, with their schedulers if there are any."""
         discriminator = self.optimizer(self.discriminator.parameters())
-        for group in discriminator.param_groups:
-            group["lr"] = self.discriminator_lr
-        return [self.optimizer(self.generator.parameters()), discriminator]
+        if self.discriminator_lr is not None:
+            for group in discriminator.param_groups:
+                group["lr"] = self.discriminator_lr
+        optimizers = [self.optimizer(self.generator.parameters()), discriminator]
+        if self.scheduler is None:
+            return optimizers
+        return optimizers, [self.scheduler(optimizer) for optimizer in optimizers]
 
     def on_train_epoch_start(self) -> None:
         """Seed this epoch's noise and augmentation, and start its means."""
@@ -157,6 +168,8 @@ class GeneratorTask(BaseTask):
         super().on_train_epoch_end()
         means = self._totals[:4] / self._totals[4]
         self.log_dict(dict(zip(CURVES, means, strict=True)), sync_dist=True)
+        for scheduler in cast(list[Any], self.lr_schedulers() or []):
+            scheduler.step()
         if self._due():
             self._log_samples()
 

@@ -76,9 +76,12 @@ class UnlearningTask(LightningModule):
         logits: Tensor = self.model(inputs)
         return logits
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The method's optimiser over all parameters of the model that require gradients."""
-        return self.method.configure_optimizer(p for p in self.model.parameters() if p.requires_grad)
+    def configure_optimizers(self) -> Any:
+        """The method's optimiser over all parameters that require gradients, with its scheduler if there is one."""
+        optimizer = self.method.configure_optimizer(p for p in self.model.parameters() if p.requires_grad)
+        if self.method.scheduler is None:
+            return optimizer
+        return [optimizer], [self.method.scheduler(optimizer)]
 
     def setup(self, stage: str) -> None:
         """Checks the trainer's settings and keeps the original weights, before a checkpoint replaces them."""
@@ -164,7 +167,9 @@ class UnlearningTask(LightningModule):
             self._stop()
 
     def on_train_epoch_end(self) -> None:
-        """Refuses weights that the last step of the epoch broke."""
+        """Refuses weights that the last step of the epoch broke, and steps the scheduler."""
+        if self.method.scheduler is not None:
+            cast(torch.optim.lr_scheduler.LRScheduler, self.lr_schedulers()).step()
         self._require_finite_weights(f"step {self.steps_done - 1}")
 
     def on_train_end(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from retrace_pl.errors import InputError
 
@@ -53,6 +54,7 @@ class UnlearningMethod:
         strength: How hard the method pushes towards forgetting, 0 or more; 1 is the published rule, and every method
             says what it multiplies. Sweeping it gives the trade-off between forgetting and utility.
         batch_norm: "update" or "freeze", see above.
+        scheduler: Learning-rate scheduler, called with the optimiser; steps once an epoch.
 
     Raises:
         InputError: A setting is out of range.
@@ -77,6 +79,7 @@ class UnlearningMethod:
         weight_decay: float = 0.0,
         strength: float = 1.0,
         batch_norm: BatchNorm = "update",
+        scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
     ) -> None:
         name = type(self).__name__
         at_least("epochs", epochs, 0, name)
@@ -94,6 +97,7 @@ class UnlearningMethod:
         self.optimizer_name: OptimizerName = optimizer
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.scheduler = scheduler
         self.strength = strength
         self.batch_norm: BatchNorm = batch_norm
         self._backward: Callable[[Tensor], None] | None = None
