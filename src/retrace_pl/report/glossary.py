@@ -147,7 +147,9 @@ QUALITY: dict[str, tuple[str, str]] = {
     ),
 }
 
-_ARMS = {"attack": "Attack", "random": "Random search"}
+_ARMS = {"attack": "Attack", "random": "Random search"} | {
+    name.lower(): name for name in ("CEM", "PPO", "A2C", "SAC", "TD3", "TRPO")
+}
 
 
 def arm_title(name: str) -> str:
