@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from retrace_pl.errors import InputError
-from retrace_pl.unlearning.base import Batch, UnlearningMethod
+from retrace_pl.unlearning.retain_finetune import RetainFineTune
 
 
-class Retrain(UnlearningMethod):
+class Retrain(RetainFineTune):
     """Trains a fresh model on the retained records alone: exact unlearning, and the reference for all others.
 
     Rule: `theta = argmin L(D_r)` from a fresh initialisation, L the mean cross-entropy. Needs the retained records.
@@ -32,8 +31,8 @@ class Retrain(UnlearningMethod):
         InputError: A setting is out of range.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     from_scratch: ClassVar[bool] = True
+    strength_scales_lr: ClassVar[bool] = False
 
     def __init__(self, epochs: int = 20, lr: float = 0.05, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(epochs=epochs, lr=lr, **kwargs)
@@ -60,20 +59,3 @@ class Retrain(UnlearningMethod):
                         f"Retrain cannot re-initialise {name or 'the model'} ({type(module).__name__}); give it a "
                         "reset_parameters() method or train a fresh model with ClassifierTask."
                     )
-
-    def unlearn_step(
-        self,
-        model: nn.Module,
-        retain_batch: Batch,
-        forget_batch: Batch,
-        optimizer: torch.optim.Optimizer,
-        step: int,
-        epoch: int,
-    ) -> dict[str, Any]:
-        """Descends L(D_r); see `UnlearningMethod.unlearn_step`."""
-        inputs, labels = retain_batch
-        loss = functional.cross_entropy(model(inputs), labels)
-        optimizer.zero_grad()
-        self.backward(loss)
-        optimizer.step()
-        return {"loss": loss.detach()}
