@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.unlearning.adapt import AdaptedMethod, as_method
-from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
+from retrace_pl.unlearning.base import DATA, Batch, Batches, UnlearningMethod
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
@@ -140,7 +140,7 @@ class UnlearningTask(LightningModule):
         if self.method.epochs <= self.current_epoch:
             self._stop()
             return
-        missing = sorted(self.method.needs - {key for key, value in batch.items() if value is not None})
+        missing = sorted(self.method.needs & DATA - {key for key, value in batch.items() if value is not None})
         if missing:
             raise InputError(
                 f"{self.method.name} needs {' and '.join(missing)} batches and the data has none; "

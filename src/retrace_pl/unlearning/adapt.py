@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from retrace_pl.errors import InputError
-from retrace_pl.unlearning.base import DATA, Batch, Batches, UnlearningMethod
+from retrace_pl.unlearning.base import DATA, NEEDS, Batch, Batches, UnlearningMethod
 
 
 class AdaptedMethod(UnlearningMethod):
@@ -48,9 +48,9 @@ class AdaptedMethod(UnlearningMethod):
             batch_norm=getattr(inner, "batch_norm", "update"),
         )
         self.needs = frozenset(getattr(inner, "needs", DATA))  # type: ignore[misc]
-        unknown = sorted(self.needs - DATA)
+        unknown = sorted(self.needs - NEEDS)
         if unknown:
-            raise InputError(f"{self.name}.needs names {', '.join(unknown)}; use 'retain' and 'forget'.")
+            raise InputError(f"{self.name}.needs names {', '.join(unknown)}; use 'retain', 'forget' and 'cache'.")
         self.from_scratch = bool(getattr(inner, "from_scratch", False))  # type: ignore[misc]
 
     @property

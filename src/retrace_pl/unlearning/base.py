@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from retrace_pl.errors import InputError
+from retrace_pl.unlearning.search_space import Choice, Span
 
 Batch = tuple[Tensor, Tensor]
 """Inputs `[n, ...]` and labels `[n]` (int64), both on the model's device."""
@@ -19,6 +20,9 @@ Batches = Iterable[Batch]
 
 DATA = frozenset({"retain", "forget"})
 """The two streams a method may ask for in `needs`."""
+
+NEEDS = DATA | {"cache"}
+"""Everything `needs` may hold: the streams, and "cache" for statistics of the data computed before the first step."""
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 BatchNorm = Literal["update", "freeze"]
@@ -61,13 +65,24 @@ class UnlearningMethod:
     """
 
     needs: ClassVar[frozenset[str]] = DATA
-    """The streams `unlearn_step` reads; the batch of any other stream may be None."""
+    """The streams `unlearn_step` and `edit` read; the batch of any other stream may be None. "cache" says that a pass
+    before the first step computes statistics of the data (Fisher information, a saliency mask, weights)."""
 
     from_scratch: ClassVar[bool] = False
     """True if the method starts from fresh weights and the pretraining recipe instead of the original model."""
 
     strength_scales_lr: ClassVar[bool] = False
     """True if `strength` multiplies the learning rate rather than a term of the loss."""
+
+    weighs_forget: ClassVar[bool] = False
+    """True if the forget loss goes through `forget_mean`, so that a wrapper such as `Guard` can weigh its records."""
+
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "lr": Span(1e-4, 1e-1, log=True),
+        "epochs": Span(1, 20),
+        "strength": Span(0.1, 10.0, log=True),
+    }
+    """Settings that `retrace tune` may change, and their ranges."""
 
     def __init__(
         self,
@@ -100,6 +115,7 @@ class UnlearningMethod:
         self.scheduler = scheduler
         self.strength = strength
         self.batch_norm: BatchNorm = batch_norm
+        self.forget_weights: Callable[[Batch], Tensor] | None = None
         self._backward: Callable[[Tensor], None] | None = None
 
     @property
@@ -194,6 +210,20 @@ class UnlearningMethod:
         Args:
             state: The saved state.
         """
+
+    def forget_mean(self, losses: Tensor, forget_batch: Batch) -> Tensor:
+        """The mean of the forget losses, weighted record by record where a wrapper set `forget_weights`.
+
+        Args:
+            losses: One loss per record of the forget batch, `[n]`.
+            forget_batch: The batch they come from.
+
+        Returns:
+            A scalar; without weights the plain mean.
+        """
+        if self.forget_weights is None:
+            return losses.mean()
+        return (self.forget_weights(forget_batch).detach() * losses).mean()
 
     def bind_backward(self, backward: Callable[[Tensor], None] | None) -> None:
         """Makes `backward` go through the given function, which knows about devices and precision.

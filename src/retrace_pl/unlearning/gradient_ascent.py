@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from retrace_pl.errors import InputError
 from retrace_pl.unlearning.base import Batch, BatchNorm, OptimizerName, UnlearningMethod, at_least, in_unit_interval
+from retrace_pl.unlearning.search_space import Choice, Span
 
 
 class GradientAscent(UnlearningMethod):
@@ -45,6 +46,13 @@ class GradientAscent(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget"})
     strength_scales_lr: ClassVar[bool] = True
+    weighs_forget: ClassVar[bool] = True
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {
+        "lr": Span(1e-6, 1e-2, log=True),
+        "epochs": Span(5, 100),
+        "target_accuracy": Span(0.0, 0.5),
+        "batch_size": Choice((32, 64, 128)),
+    }
 
     def __init__(
         self,
@@ -85,7 +93,7 @@ class GradientAscent(UnlearningMethod):
         inputs, labels = forget_batch
         logits = model(inputs)
         self._recent.append((int((logits.argmax(1) == labels).sum()), len(labels)))
-        loss = -functional.cross_entropy(logits, labels)
+        loss = -self.forget_mean(functional.cross_entropy(logits, labels, reduction="none"), forget_batch)
         optimizer.zero_grad()
         self.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)

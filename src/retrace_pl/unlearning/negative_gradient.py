@@ -36,6 +36,7 @@ class NegativeGradient(UnlearningMethod):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
+    weighs_forget: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class NegativeGradient(UnlearningMethod):
     ) -> dict[str, Any]:
         """One step on the weighted sum; see `UnlearningMethod.unlearn_step`."""
         retain_loss = functional.cross_entropy(model(retain_batch[0]), retain_batch[1])
-        forget_loss = functional.cross_entropy(model(forget_batch[0]), forget_batch[1])
+        forget_losses = functional.cross_entropy(model(forget_batch[0]), forget_batch[1], reduction="none")
+        forget_loss = self.forget_mean(forget_losses, forget_batch)
         retain_weight, forget_weight = self.weights()
         loss = retain_weight * retain_loss + forget_weight * forget_loss
         optimizer.zero_grad()
