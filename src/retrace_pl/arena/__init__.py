@@ -1,0 +1,1 @@
+"""The arena: unlearning methods side by side, every one audited with the same models, attacks and budgets."""
