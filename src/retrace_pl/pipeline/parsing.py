@@ -50,11 +50,12 @@ def config_folders() -> list[Path]:
     return [folder for folder in (package / "configs", package.parents[1] / "configs") if folder.is_dir()]
 
 
-def find_config(name: str) -> Path:
-    """Finds a configuration by path or, for a bare name, among the packaged audits.
+def find_config(name: str, kind: str = "audit") -> Path:
+    """Finds a configuration by path or, for a bare name, among the packaged ones of its kind.
 
     Args:
         name: a path, or a bare name such as `digits`.
+        kind: folder of the packaged configurations: `audit` or `arena`.
 
     Raises:
         InputError: nothing has that name.
@@ -62,7 +63,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    packaged = sorted(file for folder in config_folders() for file in (folder / "audit").glob("*.yaml"))
+    packaged = sorted(file for folder in config_folders() for file in (folder / kind).glob("*.yaml"))
     for file in packaged:
         if name in (file.stem, file.name):
             return file
@@ -96,11 +97,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
         SystemExit: help was asked for.
     """
     parser = make_parser(command, description)
-    names = list(_config_values(arguments))
-    if not names and not {"-h", "--help"} & set(arguments):
-        raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
-    found = {name: find_config(name) for name in names}
-    resolved = list(_with_paths(arguments, found))
+    resolved, files = locate_configs(command, arguments)
     try:
         values = parser.parse_args(resolved)
         output, quiet, as_json = values.pop("output"), values.pop("quiet"), values.pop("json")
@@ -114,8 +111,29 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
         raise InputError(f"settings cannot be used: {one_line(error)}") from error
     config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
     settings["audit"]["controls"] = config.audit.controls  # as ids: what the stages' keys are made of
-    folder = Path(output) if output else Path("runs") / found[names[-1]].stem
+    folder = Path(output) if output else Path("runs") / files[-1].stem
     return Request(config, settings, text, folder, quiet, as_json)
+
+
+def locate_configs(command: str, arguments: list[str], kind: str = "audit") -> tuple[list[str], list[Path]]:
+    """Replaces the bare names after `--config` by paths.
+
+    Args:
+        command: the command's name, for messages.
+        arguments: the options after the command.
+        kind: folder of the packaged configurations.
+
+    Returns:
+        The options with paths, and the paths in order; none where help is asked for.
+
+    Raises:
+        InputError: there is no configuration, or none of that name.
+    """
+    names = list(_config_values(arguments))
+    if not names and not {"-h", "--help"} & set(arguments):
+        raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
+    found = {name: find_config(name, kind) for name in names}
+    return list(_with_paths(arguments, found)), [found[name] for name in names]
 
 
 def _config_values(arguments: list[str]) -> Iterator[str]:
