@@ -24,6 +24,7 @@ COMMANDS = {
     "attack": "retrace_pl.pipeline.commands:attack",
     "evaluate": "retrace_pl.pipeline.commands:evaluate",
     "report": "retrace_pl.pipeline.commands:report",
+    "tune": "retrace_pl.tuning.commands:tune",
     "list": "retrace_pl.pipeline.parts:list_parts",
 }
 """Command -> function that takes the remaining arguments and returns nothing; its docstring is the command's help."""

@@ -1,0 +1,210 @@
+"""The command `retrace tune`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from retrace_pl.errors import InputError, RunError
+from retrace_pl.pipeline.parsing import find_config, one_line
+from retrace_pl.tuning.objective import MEASURES, differences, shortcomings
+from retrace_pl.tuning.preset import write_preset
+from retrace_pl.tuning.search import Outcome
+from retrace_pl.tuning.search import tune as search
+from retrace_pl.tuning.setting import SeedSetting, open_settings
+from retrace_pl.tuning.target import Target, find_target, tunable
+
+ALL = "all"
+
+
+def tune(arguments: list[str]) -> None:
+    """Find the settings of an unlearning method that come closest to retraining, and write them as a preset."""
+    options, overrides = _parse(arguments)
+    config = _config_name(overrides)
+    names = list(dict.fromkeys(options.method))
+    names = list(dict.fromkeys(n for name in names for n in (tunable() if name == ALL else [name])))
+    targets = [find_target(name, config) for name in names]
+    folder = Path(options.folder) if options.folder else Path("runs") / "tune" / config
+    files = _preset_files(options.output, folder / "presets", targets)
+    settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
+    console = Console(stderr=True, quiet=options.quiet)
+    results: dict[str, dict[str, Any]] = {}
+    for target in targets:
+        file = files[target.name]
+        try:
+            with _progress(target.name, options.trials, options.quiet) as on_trial:
+                outcome = search(
+                    target,
+                    settings,
+                    folder / "studies",
+                    trials=options.trials,
+                    timeout=options.timeout,
+                    on_trial=on_trial,
+                )
+        except RunError as error:
+            if len(targets) == 1:
+                raise
+            console.print(f"{escape(target.name)}: {escape(str(error))}", style="red", soft_wrap=True)
+            results[target.name] = {"failure": str(error)}
+            continue
+        write_preset(file, outcome, config, settings[0].run)
+        results[target.name] = _result(outcome, file)
+    _report(results, config, options, settings)
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="retrace tune",
+        description=tune.__doc__,
+        epilog="Every setting of an audit can be given too, for instance --classifier.epochs 5; see "
+        "`retrace audit --help`.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", metavar="NAME", help="audit configuration: a file, or the bare name of a packaged one; repeatable")
+    add(
+        "--method",
+        action="append",
+        help="a method of the zoo (salun), a packaged preset (random_label_redrawn), a preset file of your own, or "
+        "all; repeatable",
+    )
+    add("--trials", type=int, default=30, help="trials per method, those of an earlier run included (default: 30)")
+    add("--timeout", type=float, metavar="SECONDS", help="start no trial of a method after that many seconds")
+    add("--seeds", type=_seeds, default=[100, 101], help='seeds of audit and data to tune on (default: "[100,101]")')
+    add("--output", metavar="PATH", help="preset file, or folder that gets METHOD.yaml (default: FOLDER/presets)")
+    add("--folder", help="where studies and trained models are kept (default: runs/tune/CONFIG)")
+    add("--quiet", action="store_true", help="print no progress, only the result")
+    add("--json", action="store_true", help="print the result as JSON on standard output")
+    configs = list(_configs(arguments))
+    try:
+        options, overrides = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(f"retrace tune: {one_line(error)}") from error
+    if not options.method:
+        raise InputError("no method: use --method salun, another method's name, a preset file, or --method all")
+    if options.trials < 1:
+        raise InputError(f"--trials is {options.trials}; set it to 1 or more")
+    if options.timeout is not None and not options.timeout > 0:
+        raise InputError(f"--timeout is {options.timeout}; set it to a number of seconds above 0")
+    return options, [*(f"--config={name}" for name in configs), *overrides]
+
+
+def _configs(arguments: list[str]) -> Iterator[str]:
+    for position, argument in enumerate(arguments):
+        if argument == "--config" and position + 1 < len(arguments):
+            yield arguments[position + 1]
+        elif argument.startswith("--config="):
+            yield argument.partition("=")[2]
+
+
+def _config_name(overrides: list[str]) -> str:
+    names = [argument.partition("=")[2] for argument in overrides if argument.startswith("--config=")]
+    if not names:
+        raise InputError("no configuration: use `retrace tune --config digits --method salun` or give a file")
+    return find_config(names[-1]).stem
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from error
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no list of different whole numbers, 0 or more; give for instance "[100,101]"'
+        )
+    return seeds
+
+
+def _preset_files(output: str | None, default: Path, targets: list[Target]) -> dict[str, Path]:
+    if output is None or not output.endswith((".yaml", ".yml")):
+        folder = default if output is None else Path(output)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output {folder} is a file; give a folder, or a file that ends in .yaml")
+        return {target.name: folder / f"{target.name}.yaml" for target in targets}
+    if len(targets) > 1:
+        raise InputError(f"--output {output} is one file for {len(targets)} methods; give a folder")
+    return {targets[0].name: Path(output)}
+
+
+@contextmanager
+def _progress(name: str, trials: int, quiet: bool) -> Iterator[Callable[[int, float | None], None]]:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("best {task.fields[best]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task(f"tuning {name}", total=trials, best="-")
+
+        def on_trial(done: int, best: float | None) -> None:
+            progress.update(task, completed=done, best="-" if best is None else f"{best:.3f}")
+
+        yield on_trial
+
+
+def _result(outcome: Outcome, file: Path) -> dict[str, Any]:
+    return {
+        "preset": str(file),
+        "distance": outcome.value,
+        "distance_of_first_start": outcome.start,
+        "knobs": outcome.knobs,
+        "quality": outcome.quality,
+        "reference": outcome.reference,
+        "original": outcome.original,
+        "differences": differences(outcome.quality, outcome.reference),
+        "reaches": not shortcomings(outcome.quality, outcome.reference),
+        "trials": outcome.trials,
+        "failed": outcome.failed,
+        "seconds": outcome.seconds,
+    }
+
+
+def _report(
+    results: dict[str, dict[str, Any]], config: str, options: argparse.Namespace, settings: list[SeedSetting]
+) -> None:
+    if options.json:
+        report = {"config": config, "seeds": options.seeds, "methods": results}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    else:
+        console = Console()
+        console.print(_table(results, config, settings))
+        for name, row in results.items():
+            console.print(f"{name}: {row.get('preset', row.get('failure'))}", soft_wrap=True, markup=False)
+    if all("failure" in row for row in results.values()):
+        raise RunError("no trial of any method succeeded; the reasons are above")
+
+
+def _table(results: dict[str, dict[str, Any]], config: str, settings: list[SeedSetting]) -> Table:
+    seeds = ", ".join(str(setting.seed) for setting in settings)
+    title = f"{config}, mean over seeds {seeds}; distance = summed absolute difference to retraining"
+    table = Table("method", "distance", *MEASURES, "s", "trials", title=title, title_justify="left")
+    shown = [row for row in results.values() if "failure" not in row]
+    for name in ("reference", "original"):
+        if shown:
+            label = "retrained" if name == "reference" else name
+            table.add_row(label, "", *(f"{shown[0][name][measure]:.3f}" for measure in MEASURES), "", "", style="dim")
+    for name, row in sorted(results.items(), key=lambda item: item[1].get("distance", float("inf"))):
+        if "failure" in row:
+            table.add_row(escape(name), "failed", *("-" for _ in MEASURES), "-", "-")
+            continue
+        cells = (f"{row['quality'][measure]:.3f}" for measure in MEASURES)
+        count = f"{row['trials']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
+        label = escape(name) if row["reaches"] else f"{escape(name)} [yellow](not reached)[/yellow]"
+        table.add_row(label, f"{row['distance']:.3f}", *cells, f"{row['seconds']:.1f}", count)
+    return table
