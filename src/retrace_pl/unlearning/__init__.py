@@ -1,25 +1,49 @@
 """Unlearning methods: one small file each, driven by `retrace_pl.tasks.UnlearningTask` or by any loop of your own."""
 
 from retrace_pl.unlearning.adapt import as_method
+from retrace_pl.unlearning.bad_teacher import BadTeacher
 from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
+from retrace_pl.unlearning.boundary_expand import BoundaryExpand
+from retrace_pl.unlearning.boundary_shrink import BoundaryShrink
+from retrace_pl.unlearning.delete import Delete
 from retrace_pl.unlearning.gradient_ascent import GradientAscent
+from retrace_pl.unlearning.guard import Guard
 from retrace_pl.unlearning.identity import Identity
+from retrace_pl.unlearning.ihl import InvertedHinge
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
+from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.registry import METHODS, get_method
+from retrace_pl.unlearning.relax_loss import RelaxLoss
 from retrace_pl.unlearning.retain_finetune import RetainFineTune
 from retrace_pl.unlearning.retrain import Retrain
+from retrace_pl.unlearning.salun import SalUn
+from retrace_pl.unlearning.scrub import SCRUB
+from retrace_pl.unlearning.scrub_r import SCRUBRewind
 from retrace_pl.unlearning.search_space import Choice, Span
+from retrace_pl.unlearning.unsir import UNSIR
 
 __all__ = [
     "METHODS",
+    "SCRUB",
+    "UNSIR",
+    "BadTeacher",
     "Batch",
     "Batches",
+    "BoundaryExpand",
+    "BoundaryShrink",
     "Choice",
+    "Delete",
     "GradientAscent",
+    "Guard",
     "Identity",
+    "InvertedHinge",
     "NegativeGradient",
+    "RandomLabel",
+    "RelaxLoss",
     "RetainFineTune",
     "Retrain",
+    "SCRUBRewind",
+    "SalUn",
     "Span",
     "UnlearningMethod",
     "as_method",

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from retrace_pl.errors import InputError
+from retrace_pl.unlearning.bad_teacher import BadTeacher
 from retrace_pl.unlearning.base import UnlearningMethod
+from retrace_pl.unlearning.boundary_expand import BoundaryExpand
+from retrace_pl.unlearning.boundary_shrink import BoundaryShrink
+from retrace_pl.unlearning.delete import Delete
 from retrace_pl.unlearning.gradient_ascent import GradientAscent
+from retrace_pl.unlearning.guard import Guard
 from retrace_pl.unlearning.identity import Identity
+from retrace_pl.unlearning.ihl import InvertedHinge
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
+from retrace_pl.unlearning.random_label import RandomLabel
+from retrace_pl.unlearning.relax_loss import RelaxLoss
 from retrace_pl.unlearning.retain_finetune import RetainFineTune
 from retrace_pl.unlearning.retrain import Retrain
+from retrace_pl.unlearning.salun import SalUn
+from retrace_pl.unlearning.scrub import SCRUB
+from retrace_pl.unlearning.scrub_r import SCRUBRewind
+from retrace_pl.unlearning.unsir import UNSIR
 
 METHODS: dict[str, type[UnlearningMethod]] = {
     "retrain": Retrain,
     "retain_finetune": RetainFineTune,
     "gradient_ascent": GradientAscent,
     "negative_gradient": NegativeGradient,
+    "boundary_shrink": BoundaryShrink,
+    "boundary_expand": BoundaryExpand,
+    "delete": Delete,
+    "relax_loss": RelaxLoss,
+    "guard": Guard,
+    "random_label": RandomLabel,
+    "bad_teacher": BadTeacher,
+    "scrub": SCRUB,
+    "scrub_r": SCRUBRewind,
+    "salun": SalUn,
+    "unsir": UNSIR,
+    "ihl": InvertedHinge,
     "identity": Identity,
 }
 """Name -> class. `configs/unlearning/NAME.yaml` holds its published settings, `configs/unlearning/SETTING/NAME.yaml`

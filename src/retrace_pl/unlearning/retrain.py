@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from retrace_pl.errors import InputError
+from retrace_pl.unlearning.reinitialise import reinitialise
 from retrace_pl.unlearning.retain_finetune import RetainFineTune
 
 
@@ -47,15 +46,4 @@ class Retrain(RetainFineTune):
         Raises:
             InputError: A module holds parameters of its own and has no `reset_parameters`.
         """
-        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            for name, module in reversed(list(model.named_modules())):  # a model's own scheme overrides its layers'
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
-                elif next(module.parameters(recurse=False), None) is not None:
-                    raise InputError(
-                        f"Retrain cannot re-initialise {name or 'the model'} ({type(module).__name__}); give it a "
-                        "reset_parameters() method or train a fresh model with ClassifierTask."
-                    )
+        reinitialise(model, self.seed, self.name)
