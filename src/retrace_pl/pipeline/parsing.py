@@ -34,6 +34,7 @@ class Request:
         output: the run folder.
         quiet: no progress output.
         as_json: print the result as JSON.
+        cache: folder of artefacts shared with other audits, if there is one.
     """
 
     config: AuditConfig
@@ -42,6 +43,7 @@ class Request:
     output: Path
     quiet: bool
     as_json: bool
+    cache: Path | None = None
 
 
 def config_folders() -> list[Path]:
@@ -78,6 +80,9 @@ def make_parser(command: str, description: str) -> ArgumentParser:
         "--config", action="config", help="configuration file, or the bare name of a packaged one; repeatable"
     )
     parser.add_argument("--output", type=str, default=None, help="run folder (default: runs/NAME of the configuration)")
+    parser.add_argument(
+        "--cache", type=str, default=None, help="folder through which audits share models and searches (default: none)"
+    )
     parser.add_argument("--quiet", action="store_true", help="print no progress, only the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     parser.add_class_arguments(AuditConfig, sub_configs=True)
@@ -100,10 +105,10 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     resolved, files = locate_configs(command, arguments)
     try:
         values = parser.parse_args(resolved)
-        output, quiet, as_json = values.pop("output"), values.pop("quiet"), values.pop("json")
+        output, cache, quiet, as_json = (values.pop(name) for name in ("output", "cache", "quiet", "json"))
         values.pop("config", None)
         text = parser.dump(values, skip_validation=True)
-        settings = values.clone().as_dict()
+        settings = _without_origins(values.clone().as_dict())
         instances = parser.instantiate(values)
     except ArgumentError as error:
         raise InputError(one_line(error)) from error
@@ -112,7 +117,14 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
     settings["audit"]["controls"] = config.audit.controls  # as ids: what the stages' keys are made of
     folder = Path(output) if output else Path("runs") / files[-1].stem
-    return Request(config, settings, text, folder, quiet, as_json)
+    return Request(config, settings, text, folder, quiet, as_json, Path(cache) if cache else None)
+
+
+def _without_origins(value: Any) -> Any:
+    """Settings without the note from which file each part came: the same settings are the same from anywhere."""
+    if isinstance(value, dict):
+        return {name: _without_origins(item) for name, item in value.items() if name != "__path__"}
+    return [_without_origins(item) for item in value] if isinstance(value, list) else value
 
 
 def locate_configs(command: str, arguments: list[str], kind: str = "audit") -> tuple[list[str], list[Path]]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.errors import RunError
 from retrace_pl.files import atomic_path
+from retrace_pl.pipeline.cache import ArtefactCache
 from retrace_pl.pipeline.config import STAGES, AuditConfig
 from retrace_pl.pipeline.parsing import Request
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
@@ -49,6 +50,7 @@ class AuditRun:
         folder: the run folder.
         quiet: no progress output.
         console: progress output (standard error).
+        cache: artefacts shared with other audits; None: everything is made here.
     """
 
     config: AuditConfig
@@ -57,6 +59,7 @@ class AuditRun:
     folder: RunFolder
     quiet: bool
     console: Console
+    cache: ArtefactCache | None = None
     _data_ready: bool = False
 
     @classmethod
@@ -66,8 +69,9 @@ class AuditRun:
         calm_lightning()
         if request.config.trainer.threads is not None:
             torch.set_num_threads(request.config.trainer.threads)
+        cache = ArtefactCache(request.cache) if request.cache is not None else None
         folder = RunFolder(request.output)
-        return cls(request.config, request.settings, request.text, folder, request.quiet, console)
+        return cls(request.config, request.settings, request.text, folder, request.quiet, console, cache)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -174,6 +178,7 @@ def _require_earlier(run: AuditRun, stage: str, planned: tuple[str, ...]) -> Non
 def _run_in_own_process(run: AuditRun, stage: str) -> None:
     command = [sys.executable, "-m", "retrace_pl", stage, "--config", str(run.folder.path("config.yaml"))]
     command += ["--output", str(run.folder.root), *(["--quiet"] if run.quiet else [])]
+    command += ["--cache", str(run.cache.root)] if run.cache is not None else []
     code = subprocess.run(command, check=False, stdout=sys.stderr).returncode
     if code != 0:
         raise RunError(f"stage {stage} failed in its own process (exit code {code}); its message is above")

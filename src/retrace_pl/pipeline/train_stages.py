@@ -9,10 +9,12 @@ from torch import nn
 
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
+from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefact, unlearned_artefact
 from retrace_pl.pipeline.config import AuditConfig, ClassifierSettings
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
-from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
+from retrace_pl.pipeline.shared_training import Training, run_trainings, weights_file
+from retrace_pl.pipeline.training import check_finite, fit
 from retrace_pl.tasks import ClassifierTask, GeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
 
@@ -22,11 +24,6 @@ ORIGINAL, EVALUATOR, GENERATOR, UNLEARNED = "original", "evaluator", "generator"
 def retrained_name(repeat: int) -> str:
     """Name of the matched-retrain model of one repeat."""
     return f"retrained-{repeat}"
-
-
-def weights_file(name: str) -> str:
-    """Name of the file that holds a model's weights."""
-    return f"{name}.safetensors"
 
 
 def build_classifier(run: AuditRun, settings: ClassifierSettings, seed: int) -> Classifier:
@@ -51,15 +48,41 @@ def load_generator(run: AuditRun) -> Generator:
 
 def pretrain(run: AuditRun) -> list[str]:
     """Trains the audited model on the training split and the evaluator on its own split."""
-    _train_classifier(run, ORIGINAL, run.config.classifier, "train", "pretrain")
-    _train_classifier(run, EVALUATOR, run.config.evaluator, "evaluator", "pretrain")
-    return _finished(run, ORIGINAL, EVALUATOR)
+    trainings = [
+        _classifier_training(run, ORIGINAL, "classifier", "train", "pretrain"),
+        _classifier_training(run, EVALUATOR, "evaluator", "evaluator", "pretrain"),
+    ]
+    return run_trainings(run, trainings)
 
 
 def generator(run: AuditRun) -> list[str]:
     """Trains the generator on the public split; the evaluator's features only draw the quality curve."""
-    settings = run.config.generator
     seed = seed_for(run.config.seed, GENERATOR)
+    training = Training(
+        GENERATOR, partial(generator_artefact, run, GENERATOR, seed), partial(_train_generator, run, seed)
+    )
+    return run_trainings(run, [training])
+
+
+def unlearn(run: AuditRun) -> list[str]:
+    """Makes a copy of f+ forget, and retrains from scratch without the deleted records for the control."""
+    repeats = range(run.config.audit.repeats if "matched_retrain" in run.config.audit.controls else 0)
+    if run.config.unlearning.from_scratch:
+        unlearning = _classifier_training(run, UNLEARNED, "classifier", "retain", "unlearn")
+    else:
+        seed = seed_for(run.config.seed, UNLEARNED)
+        original = run.folder.path(weights_file(ORIGINAL))
+        unlearning = Training(
+            UNLEARNED, partial(unlearned_artefact, run, UNLEARNED, original, seed), partial(_make_forget, run, seed)
+        )
+    retrained = [
+        _classifier_training(run, retrained_name(repeat), "classifier", "retain", "unlearn") for repeat in repeats
+    ]
+    return run_trainings(run, [unlearning, *retrained])
+
+
+def _train_generator(run: AuditRun, seed: int) -> None:
+    settings = run.config.generator
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.input_shape), seed)
     task = GeneratorTask(
@@ -82,34 +105,23 @@ def generator(run: AuditRun) -> list[str]:
         strategy=_adversarial_strategy(run.config),
     )
     _store(run, GENERATOR, task.ema_generator())
-    return _finished(run, GENERATOR)
 
 
-def unlearn(run: AuditRun) -> list[str]:
-    """Makes a copy of f+ forget, and retrains from scratch without the deleted records for the control."""
+def _make_forget(run: AuditRun, seed: int) -> None:
     method = run.config.unlearning
-    repeats = range(run.config.audit.repeats if "matched_retrain" in run.config.audit.controls else 0)
-    if method.from_scratch:
-        _train_classifier(run, UNLEARNED, run.config.classifier, "retain", "unlearn")
-    else:
-        run.console.print(f"unlearning with {type(method).__name__}")
-        task = UnlearningTask(
-            load_classifier(run, ORIGINAL), method, run.data.num_classes, seed=seed_for(run.config.seed, UNLEARNED)
-        )
-        fit(
-            task,
-            run.data.unlearning_view(batch_size=task.method.batch_size),
-            name=UNLEARNED,
-            key=run.key("unlearn"),
-            epochs=task.method.epochs,
-            run=run.folder,
-            settings=run.config.trainer,
-            quiet=run.quiet,
-        )
-        _store(run, UNLEARNED, task.model)
-    for repeat in repeats:
-        _train_classifier(run, retrained_name(repeat), run.config.classifier, "retain", "unlearn")
-    return _finished(run, UNLEARNED, *(retrained_name(repeat) for repeat in repeats))
+    run.console.print(f"unlearning with {type(method).__name__}")
+    task = UnlearningTask(load_classifier(run, ORIGINAL), method, run.data.num_classes, seed=seed)
+    fit(
+        task,
+        run.data.unlearning_view(batch_size=task.method.batch_size),
+        name=UNLEARNED,
+        key=run.key("unlearn"),
+        epochs=task.method.epochs,
+        run=run.folder,
+        settings=run.config.trainer,
+        quiet=run.quiet,
+    )
+    _store(run, UNLEARNED, task.model)
 
 
 def _adversarial_strategy(config: AuditConfig) -> str:
@@ -119,8 +131,19 @@ def _adversarial_strategy(config: AuditConfig) -> str:
     return "ddp_find_unused_parameters_true" if plain else chosen
 
 
-def _train_classifier(run: AuditRun, name: str, settings: ClassifierSettings, split: str, stage: str) -> None:
+def _classifier_training(run: AuditRun, name: str, section: str, split: str, stage: str) -> Training:
     seed = seed_for(run.config.seed, name)
+    settings: ClassifierSettings = getattr(run.config, section)
+    return Training(
+        name,
+        partial(classifier_artefact, run, name, section, split, seed),
+        partial(_train_classifier, run, name, settings, split, stage, seed),
+    )
+
+
+def _train_classifier(
+    run: AuditRun, name: str, settings: ClassifierSettings, split: str, stage: str, seed: int
+) -> None:
     run.console.print(f"training {name}: {settings.epochs} epochs on the {split} split")
     task = ClassifierTask(
         build_classifier(run, settings, seed),
@@ -149,10 +172,3 @@ def _store(run: AuditRun, name: str, module: nn.Module) -> None:
     if run.is_rank_zero:
         weights = copy.deepcopy(module).cpu().state_dict()
         write_tensors(run.folder.path(weights_file(name)), weights, {"architecture": type(module).__name__})
-
-
-def _finished(run: AuditRun, *names: str) -> list[str]:
-    if run.is_rank_zero:
-        for name in names:
-            discard_checkpoints(run.folder, name)
-    return [weights_file(name) for name in names]

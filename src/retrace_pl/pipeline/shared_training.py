@@ -1,0 +1,108 @@
+"""Runs the trainings of a stage, or takes their products from the cache; also where several processes train one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from retrace_pl.errors import InputError
+from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, place_file
+from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
+from retrace_pl.pipeline.training import discard_checkpoints
+
+WEIGHTS = "weights.safetensors"
+TAKEN = "RETRACE_TAKEN_FROM_CACHE"
+"""Environment variable by which the first process of a training on several devices tells the others, which it starts,
+what it took from the cache: all of them must train the same models."""
+
+
+def weights_file(name: str) -> str:
+    """Name of the file that holds a model's weights."""
+    return f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a stage.
+
+    Args:
+        name: name of the model.
+        artefact: describes the product for the cache; asked only where there is a cache.
+        train: trains, and writes the weights into the run folder.
+    """
+
+    name: str
+    artefact: Callable[[], Artefact]
+    train: Callable[[], None]
+
+
+def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
+    """Trains every model that the cache does not have, and returns the names of the weights' files.
+
+    Args:
+        run: the audit.
+        trainings: what to train; none of them needs the product of another.
+
+    Raises:
+        InputError: other processes of this training were not started by the first one.
+        RunError: the cache cannot be used, or a training failed.
+    """
+    if run.cache is None:
+        for training in trainings:
+            training.train()
+    elif not uses_several_devices(run.config):
+        run.cache.complete([_job(run, training) for training in trainings], run.console.print)
+    elif run.is_rank_zero:
+        _lead(run, run.cache, trainings)
+    else:
+        _follow(trainings)
+    if run.is_rank_zero:
+        for training in trainings:
+            discard_checkpoints(run.folder, training.name)
+    return [weights_file(training.name) for training in trainings]
+
+
+def _job(run: AuditRun, training: Training) -> Job:
+    weights = run.folder.path(weights_file(training.name))
+
+    def make() -> Files:
+        training.train()
+        return {WEIGHTS: weights}
+
+    def take(files: Files) -> None:
+        # The curves of an earlier training in this folder would pass for those of the model taken.
+        shutil.rmtree(run.folder.path("tensorboard") / training.name, ignore_errors=True)
+        place_file(files[WEIGHTS], weights)
+
+    return Job(training.artefact(), make, take)
+
+
+def _lead(run: AuditRun, cache: ArtefactCache, trainings: Sequence[Training]) -> None:
+    """The first process decides everything before its first training starts the other processes."""
+    with ExitStack() as locks:
+        missing: list[tuple[Training, Job]] = []
+        for training in trainings:
+            job = _job(run, training)
+            if not cache.take(job, run.console.print):
+                locks.enter_context(cache.locked(job.artefact))
+                if not cache.take(job, run.console.print):
+                    missing.append((training, job))
+        trained = {training.name for training, _ in missing}
+        os.environ[TAKEN] = ",".join(training.name for training in trainings if training.name not in trained)
+        for _, job in missing:
+            cache.store(job.artefact, job.make())
+
+
+def _follow(trainings: Sequence[Training]) -> None:
+    if TAKEN not in os.environ:
+        raise InputError(
+            "--cache: with several devices retrace has to start the processes itself; run it once, without torchrun or "
+            "srun, or leave --cache out"
+        )
+    taken = os.environ[TAKEN].split(",")
+    for training in trainings:
+        if training.name not in taken:
+            training.train()
