@@ -1,0 +1,369 @@
+"""Trains f+ and the retrained reference once, lets a rule unlearn, and measures all three."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from retrace_pl import __version__
+from retrace_pl.data import LabelledTensors
+from retrace_pl.errors import InputError, RunError
+from retrace_pl.files import read_json, write_json, write_tensors
+from retrace_pl.mls_bench.data import BenchmarkData, TrainingData, UnlearningData, load_data
+from retrace_pl.mls_bench.methods import Plug, find_method
+from retrace_pl.mls_bench.scores import Measured, Validity, measure, score_fields
+from retrace_pl.mls_bench.settings import CHANNELS, PRETRAINING, PUBLISHED_SEED, Limits, Setting, find_preset
+from retrace_pl.mls_bench.settings import find_setting as _find_setting
+from retrace_pl.models import ImageClassifier
+from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.pipeline.run_folder import RunFolder, fingerprint, load_weights, seed_for, seeded_module
+from retrace_pl.pipeline.training import calm_lightning, check_finite, discard_checkpoints, fit, torch_device
+from retrace_pl.tasks import ClassifierTask, UnlearningTask
+
+VERSION = 1
+"""Raised when the same settings would give another result than before, so that old files are not reused."""
+
+DEFAULT_OUTPUT = Path("runs/mls-bench")
+ORIGINAL = "original"
+
+
+@dataclass
+class Benchmark:
+    """One setting, preset and seed with its data; made by `prepare_benchmark`.
+
+    Args:
+        setting: Task and class to forget.
+        preset: Name of the preset.
+        limits: What is run of it, overrides included.
+        seed: Seed of everything.
+        data: The records.
+        folder: Where f+, the reference and the results are kept.
+        trainer: Device and precision.
+        quiet: No progress output.
+    """
+
+    setting: Setting
+    preset: str
+    limits: Limits
+    seed: int
+    data: BenchmarkData
+    folder: RunFolder
+    trainer: TrainerSettings
+    quiet: bool = True
+    _measured: dict[str, Measured] = field(default_factory=dict)
+
+    @property
+    def console(self) -> Console:
+        """Progress output, on standard error."""
+        return Console(stderr=True, quiet=self.quiet)
+
+    @property
+    def key(self) -> str:
+        """Hash of what f+ depends on."""
+        return _training_key(self.setting, self.limits, self.seed, self.data.digest, self.trainer)
+
+    def original(self) -> ImageClassifier:
+        """f+, trained on all records; from its file if it has been trained before."""
+        return self._trained(ORIGINAL, self.data.train)
+
+    def retrained(self) -> ImageClassifier:
+        """The reference: the same recipe on the retained records alone."""
+        label = self.setting.forget_class
+        return self._trained(f"retrained-class{label}", self.data.retained(self.data.train, label))
+
+    def measured(self, name: str, model: Callable[[], nn.Module]) -> Measured:
+        """The metrics of f+ or of the reference, measured once."""
+        if name not in self._measured:
+            self._measured[name] = self._measure(model())
+        return self._measured[name]
+
+    def run(
+        self,
+        method: Any,
+        *,
+        reference: bool = True,
+        own_settings: bool = False,
+        validity: Validity | None = None,
+        rerun: bool = False,
+    ) -> dict[str, Any]:
+        """Lets one method unlearn and measures the outcome.
+
+        Args:
+            method: Name, file or object; see `retrace_pl.mls_bench.methods.find_method`.
+            reference: Whether to train the retrained reference and give the gaps to it.
+            own_settings: Whether the method keeps its own optimiser, epochs and batches.
+            validity: When a run counts as invalid.
+            rerun: Unlearn again even if the same run is there already.
+
+        Returns:
+            One result as plain values; NaN where a number does not exist.
+
+        Raises:
+            InputError: The method cannot be used.
+        """
+        plug = find_method(method, self.limits, own_settings=own_settings)
+        original = self.measured(ORIGINAL, self.original)
+        retrained = self.measured("retrained", self.retrained) if reference else None
+        unlearnt = self._unlearnt(plug, rerun)
+        model = None if unlearnt["diverged"] else Measured(**unlearnt["measured"])
+        problems = (validity or Validity()).problems(model, original, self.data.num_classes)
+        scores = score_fields(model)
+        return {
+            "setting": self.setting.name,
+            "preset": self.preset,
+            "method": plug.name,
+            "seed": self.seed,
+            "forget_class": self.setting.forget_class,
+            **scores,
+            "gap_to_retrain": None if retrained is None else _gap(scores, retrained),
+            "valid": not problems,
+            "problems": problems,
+            "error": unlearnt["diverged"],
+            "original": original.as_dict(),
+            "retrained": None if retrained is None else retrained.as_dict(),
+            "own_settings": plug.own_settings,
+            "overrides": self.overrides,
+            "unlearning": unlearnt["recipe"],
+            "pretraining": {**PRETRAINING, "epochs": self.limits.pretrain_epochs, "batch_size": self.limits.batch_size},
+            "sizes": self.sizes,
+            "seconds": unlearnt["seconds"],
+            "training_seconds": self._training_seconds(reference),
+            "device": unlearnt["device"],
+            "versions": unlearnt["versions"],
+            "folder": str(self.folder.root),
+        }
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The limits that differ from those of the preset."""
+        preset = asdict(find_preset(self.preset))
+        return {name: value for name, value in asdict(self.limits).items() if value != preset[name]}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of records used."""
+        label = self.setting.forget_class
+        counts: dict[str, int] = {}
+        for name, split in (("train", self.data.train), ("test", self.data.test)):
+            forget = int((split.labels == label).sum())
+            counts |= {f"retain_{name}": len(split) - forget, f"forget_{name}": forget}
+        return counts
+
+    def _measure(self, model: nn.Module) -> Measured:
+        label = self.setting.forget_class
+        members = self.data.of_class(self.data.train, label)
+        return measure(model, self.data.test, members, label, device=torch_device(self.trainer))
+
+    def _build(self, seed: int = 0) -> ImageClassifier:
+        task = self.setting.task
+        return seeded_module(partial(task.model, CHANNELS, task.num_classes), seed)
+
+    def _trained(self, name: str, records: LabelledTensors) -> ImageClassifier:
+        path = self.folder.path(f"{name}.safetensors")
+        if self.folder.is_done(name, self.key):
+            model = self._build()
+            load_weights(model, path)
+            return model
+        start = time.perf_counter()
+        epochs, seed = self.limits.pretrain_epochs, seed_for(self.seed, name)
+        self.console.print(f"{self.setting.task.name}: training {name}, {epochs} epochs on {len(records)} images")
+        self.folder.begin(name, ())
+        task = ClassifierTask(
+            self._build(seed),
+            self.data.num_classes,
+            optimizer=lambda parameters: torch.optim.SGD(
+                parameters,
+                lr=PRETRAINING["lr"],
+                momentum=PRETRAINING["momentum"],
+                weight_decay=PRETRAINING["weight_decay"],
+            ),
+            scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs),
+            seed=seed,
+        )
+        data = TrainingData(records, self.data.test, self.limits.batch_size, seed)
+        self._fit(task, data, name, self.key, epochs)
+        check_finite(task.model, name)
+        write_tensors(path, task.model.state_dict())
+        discard_checkpoints(self.folder, name)
+        self.folder.finish(name, self.key, [path.name], time.perf_counter() - start)
+        return task.model.cpu().eval()  # type: ignore[return-value]
+
+    def _fit(self, task: Any, data: Any, name: str, key: str, epochs: int) -> None:
+        settings = self.trainer
+        fit(task, data, name=name, key=key, epochs=epochs, run=self.folder, settings=settings, quiet=self.quiet)
+
+    def _unlearnt(self, plug: Plug, rerun: bool) -> dict[str, Any]:
+        """What came out of the unlearning, from its file if the same run is there."""
+        stage = f"{plug.name}-class{self.setting.forget_class}{'-own' if plug.own_settings else ''}"
+        result, weights = self.folder.path(f"{stage}.json"), self.folder.path(f"{stage}.safetensors")
+        key = fingerprint([self.key, plug.source, plug.own_settings, asdict(self.limits), _recipe(plug)])
+        if plug.source is not None and not rerun and self.folder.is_done(stage, key):
+            self.console.print(f"{self.setting.name}: {plug.name} done already")
+            return _with_nan(read_json(result))
+        self.folder.begin(stage, ())
+        if not plug.resumable or rerun:
+            discard_checkpoints(self.folder, stage)
+        self.console.print(f"{self.setting.name}: unlearning with {plug.name}, {plug.method.epochs} epochs")
+        start = time.perf_counter()
+        model, diverged = self._unlearn(plug, stage, key)
+        seconds = time.perf_counter() - start
+        unlearnt = {
+            "diverged": diverged,
+            "measured": None if diverged else asdict(self._measure(model)),
+            "recipe": _recipe(plug),
+            "seconds": round(seconds, 3),
+            "device": str(torch_device(self.trainer)),
+            "versions": _versions(),
+        }
+        write_tensors(weights, model.state_dict())
+        write_json(result, unlearnt)
+        discard_checkpoints(self.folder, stage)
+        self.folder.finish(stage, key, [result.name, weights.name], seconds)
+        return unlearnt
+
+    def _unlearn(self, plug: Plug, stage: str, key: str) -> tuple[nn.Module, str | None]:
+        """The model that has unlearnt, and what went wrong if the run diverged."""
+        if plug.method.from_scratch:
+            return self.retrained(), None
+        seed = seed_for(self.seed, "unlearn")
+        task = UnlearningTask(copy.deepcopy(self.original()), plug.method, self.data.num_classes, seed=seed)
+        data = UnlearningData(self.data, self.setting.forget_class, plug.method.batch_size, seed)
+        try:
+            self._fit(task, data, stage, key, plug.method.epochs)
+        except RunError as error:
+            return task.model.cpu(), str(error)
+        return task.model.cpu(), None
+
+    def _training_seconds(self, reference: bool) -> dict[str, float]:
+        known = self.folder.seconds()
+        names = [ORIGINAL, *([f"retrained-class{self.setting.forget_class}"] if reference else [])]
+        return {name.partition("-")[0]: known[name] for name in names if name in known}
+
+
+def prepare_benchmark(
+    setting: str,
+    *,
+    preset: str = "full",
+    seed: int = PUBLISHED_SEED,
+    output: str | Path = DEFAULT_OUTPUT,
+    data: str | Path | None = None,
+    trainer: TrainerSettings | None = None,
+    quiet: bool = True,
+    **overrides: int | None,
+) -> Benchmark:
+    """Opens a setting: reads its data and its folder; trains nothing yet.
+
+    Args:
+        setting: Such as `mobilenetv2-fmnist-class0`.
+        preset: `full` (the published benchmark) or `smoke`.
+        seed: Seed of weights, order, augmentation, and of the draw where a preset leaves images out.
+        output: Parent of the run's folder. What depends on the same settings is kept there and reused.
+        data: Folder of the data set in place of the usual one.
+        trainer: Device and precision.
+        quiet: No progress output.
+        overrides: Fields of `Limits` that replace the preset's.
+
+    Returns:
+        The benchmark; call its `run`.
+
+    Raises:
+        InputError: A setting is unknown or out of range, or the data is not there.
+    """
+    found, limits = _find_setting(setting), find_preset(preset).changed(overrides)
+    trainer = trainer or TrainerSettings()
+    if trainer.devices != 1 or trainer.num_nodes != 1:
+        raise InputError(
+            "--devices: the benchmark defines its batches for one device; run several seeds as several commands instead"
+        )
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; set it to 0 or more")
+    calm_lightning()
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    records = _load(found.task.name, limits, seed, data)
+    key = _training_key(found, limits, seed, records.digest, trainer)
+    folder = RunFolder(Path(output) / found.task.name / f"{preset}-seed{seed}-{key[:8]}")
+    return Benchmark(found, preset, limits, seed, records, folder, trainer, quiet)
+
+
+def run_setting(
+    setting: str, method: Any, *, reference: bool = True, own_settings: bool = False, **options: Any
+) -> Any:
+    """One run of the benchmark as one call: the same as `retrace mls-bench --setting SETTING --method METHOD`.
+
+    Args:
+        setting: Such as `mobilenetv2-fmnist-class0`.
+        method: A baseline (`scrub`), a method of the zoo, a `.py` file, or any object with an `unlearn_step`.
+        reference: Whether to train the retrained reference.
+        own_settings: Whether the method keeps its own optimiser, epochs and batches.
+        options: The other arguments of `prepare_benchmark`.
+
+    Returns:
+        The result as a dictionary of plain values.
+
+    Raises:
+        InputError: A setting, file or value cannot be used.
+    """
+    return prepare_benchmark(setting, **options).run(method, reference=reference, own_settings=own_settings)
+
+
+@functools.lru_cache(maxsize=1)  # the methods and classes of one command share 200 MB of images
+def _decoded(task: str, sizes: tuple[int | None, int | None], seed: int, data: str | None) -> BenchmarkData:
+    limits = Limits(train_limit=sizes[0], test_limit=sizes[1])
+    return load_data(_find_setting(task).task, limits, seed, data)
+
+
+def _load(task: str, limits: Limits, seed: int, data: str | Path | None) -> BenchmarkData:
+    sizes = (limits.train_limit, limits.test_limit)
+    used = seed if any(size is not None for size in sizes) else 0  # complete splits do not depend on it
+    return _decoded(task, sizes, used, None if data is None else str(data))
+
+
+def _training_key(setting: Setting, limits: Limits, seed: int, digest: str, trainer: TrainerSettings) -> str:
+    """Hash of what f+ and the reference depend on; the reference's name holds the class."""
+    used = {name: value for name, value in asdict(limits).items() if name != "unlearn_epochs"}
+    return fingerprint([VERSION, setting.task.name, used, PRETRAINING, seed, digest, trainer.precision])
+
+
+def _recipe(plug: Plug) -> dict[str, Any]:
+    method = plug.method
+    return {
+        "optimizer": method.optimizer_name,
+        "lr": method.lr,
+        "weight_decay": method.weight_decay,
+        "strength": method.strength,
+        "epochs": method.epochs,
+        "batch_size": method.batch_size,
+    }
+
+
+def _gap(scores: dict[str, Any], retrained: Measured) -> dict[str, float]:
+    return {name: scores[name] - value for name, value in retrained.as_dict().items()}
+
+
+def _with_nan(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored run, whose NaN JSON had to write as null."""
+    if stored["measured"] is not None:
+        stored["measured"] = {k: float("nan") if v is None else v for k, v in stored["measured"].items()}
+    return stored
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "retrace_pl": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
