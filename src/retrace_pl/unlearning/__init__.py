@@ -5,12 +5,17 @@ from retrace_pl.unlearning.bad_teacher import BadTeacher
 from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
 from retrace_pl.unlearning.boundary_expand import BoundaryExpand
 from retrace_pl.unlearning.boundary_shrink import BoundaryShrink
+from retrace_pl.unlearning.cf_k import CFk
 from retrace_pl.unlearning.delete import Delete
+from retrace_pl.unlearning.eu_k import EUk
+from retrace_pl.unlearning.fisher import FisherForgetting
 from retrace_pl.unlearning.gradient_ascent import GradientAscent
 from retrace_pl.unlearning.guard import Guard
 from retrace_pl.unlearning.identity import Identity
 from retrace_pl.unlearning.ihl import InvertedHinge
+from retrace_pl.unlearning.l1_sparse import L1Sparse
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
+from retrace_pl.unlearning.noisy_finetune import NoisyFineTune
 from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.registry import METHODS, get_method
 from retrace_pl.unlearning.relax_loss import RelaxLoss
@@ -20,24 +25,33 @@ from retrace_pl.unlearning.salun import SalUn
 from retrace_pl.unlearning.scrub import SCRUB
 from retrace_pl.unlearning.scrub_r import SCRUBRewind
 from retrace_pl.unlearning.search_space import Choice, Span
+from retrace_pl.unlearning.ssd import SSD
 from retrace_pl.unlearning.unsir import UNSIR
+from retrace_pl.unlearning.weight_noise import WeightNoise
+from retrace_pl.unlearning.woodfisher import WoodFisherInfluence
 
 __all__ = [
     "METHODS",
     "SCRUB",
+    "SSD",
     "UNSIR",
     "BadTeacher",
     "Batch",
     "Batches",
     "BoundaryExpand",
     "BoundaryShrink",
+    "CFk",
     "Choice",
     "Delete",
+    "EUk",
+    "FisherForgetting",
     "GradientAscent",
     "Guard",
     "Identity",
     "InvertedHinge",
+    "L1Sparse",
     "NegativeGradient",
+    "NoisyFineTune",
     "RandomLabel",
     "RelaxLoss",
     "RetainFineTune",
@@ -46,6 +60,8 @@ __all__ = [
     "SalUn",
     "Span",
     "UnlearningMethod",
+    "WeightNoise",
+    "WoodFisherInfluence",
     "as_method",
     "get_method",
 ]

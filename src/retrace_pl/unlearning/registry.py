@@ -7,12 +7,17 @@ from retrace_pl.unlearning.bad_teacher import BadTeacher
 from retrace_pl.unlearning.base import UnlearningMethod
 from retrace_pl.unlearning.boundary_expand import BoundaryExpand
 from retrace_pl.unlearning.boundary_shrink import BoundaryShrink
+from retrace_pl.unlearning.cf_k import CFk
 from retrace_pl.unlearning.delete import Delete
+from retrace_pl.unlearning.eu_k import EUk
+from retrace_pl.unlearning.fisher import FisherForgetting
 from retrace_pl.unlearning.gradient_ascent import GradientAscent
 from retrace_pl.unlearning.guard import Guard
 from retrace_pl.unlearning.identity import Identity
 from retrace_pl.unlearning.ihl import InvertedHinge
+from retrace_pl.unlearning.l1_sparse import L1Sparse
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
+from retrace_pl.unlearning.noisy_finetune import NoisyFineTune
 from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.relax_loss import RelaxLoss
 from retrace_pl.unlearning.retain_finetune import RetainFineTune
@@ -20,7 +25,10 @@ from retrace_pl.unlearning.retrain import Retrain
 from retrace_pl.unlearning.salun import SalUn
 from retrace_pl.unlearning.scrub import SCRUB
 from retrace_pl.unlearning.scrub_r import SCRUBRewind
+from retrace_pl.unlearning.ssd import SSD
 from retrace_pl.unlearning.unsir import UNSIR
+from retrace_pl.unlearning.weight_noise import WeightNoise
+from retrace_pl.unlearning.woodfisher import WoodFisherInfluence
 
 METHODS: dict[str, type[UnlearningMethod]] = {
     "retrain": Retrain,
@@ -39,7 +47,15 @@ METHODS: dict[str, type[UnlearningMethod]] = {
     "salun": SalUn,
     "unsir": UNSIR,
     "ihl": InvertedHinge,
+    "ssd": SSD,
+    "fisher": FisherForgetting,
+    "woodfisher": WoodFisherInfluence,
+    "cf_k": CFk,
+    "eu_k": EUk,
+    "l1_sparse": L1Sparse,
+    "noisy_finetune": NoisyFineTune,
     "identity": Identity,
+    "weight_noise": WeightNoise,
 }
 """Name -> class. `configs/unlearning/NAME.yaml` holds its published settings, `configs/unlearning/SETTING/NAME.yaml`
 the preset tuned for a data set and architecture."""
