@@ -25,7 +25,7 @@ def test_every_file_builds_its_method(path):
     settings = yaml.safe_load(path.read_text())
     assert type(method).__name__ == settings["class_path"].rpartition(".")[2]
     for name, value in settings.get("init_args", {}).items():
-        if name != "optimizer":
+        if name != "optimizer" and not isinstance(value, dict):  # a nested class is built, not kept
             assert getattr(method, name) == value
     assert path.read_text().startswith("# "), "a preset says what it is for"
 
