@@ -19,22 +19,19 @@ TAKEN = "RETRACE_TAKEN_FROM_CACHE"
 what it took from the cache: all of them must train the same models."""
 
 
-def weights_file(name: str) -> str:
-    """Name of the file that holds a model's weights."""
-    return f"{name}.safetensors"
-
-
 @dataclass(frozen=True)
 class Training:
     """One training of a stage.
 
     Args:
         name: name of the model.
+        file: name of the file of its weights in the run folder.
         artefact: describes the product for the cache; asked only where there is a cache.
         train: trains, and writes the weights into the run folder.
     """
 
     name: str
+    file: str
     artefact: Callable[[], Artefact]
     train: Callable[[], None]
 
@@ -62,11 +59,11 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
     if run.is_rank_zero:
         for training in trainings:
             discard_checkpoints(run.folder, training.name)
-    return [weights_file(training.name) for training in trainings]
+    return [training.file for training in trainings]
 
 
 def _job(run: AuditRun, training: Training) -> Job:
-    weights = run.folder.path(weights_file(training.name))
+    weights = run.folder.path(training.file)
 
     def make() -> Files:
         training.train()

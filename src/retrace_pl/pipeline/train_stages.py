@@ -13,7 +13,7 @@ from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefac
 from retrace_pl.pipeline.config import AuditConfig, ClassifierSettings
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
-from retrace_pl.pipeline.shared_training import Training, run_trainings, weights_file
+from retrace_pl.pipeline.shared_training import Training, run_trainings
 from retrace_pl.pipeline.training import check_finite, fit
 from retrace_pl.tasks import ClassifierTask, GeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
@@ -24,6 +24,11 @@ ORIGINAL, EVALUATOR, GENERATOR, UNLEARNED = "original", "evaluator", "generator"
 def retrained_name(repeat: int) -> str:
     """Name of the matched-retrain model of one repeat."""
     return f"retrained-{repeat}"
+
+
+def weights_file(name: str) -> str:
+    """Name of the file that holds a model's weights."""
+    return f"{name}.safetensors"
 
 
 def build_classifier(run: AuditRun, settings: ClassifierSettings, seed: int) -> Classifier:
@@ -59,7 +64,10 @@ def generator(run: AuditRun) -> list[str]:
     """Trains the generator on the public split; the evaluator's features only draw the quality curve."""
     seed = seed_for(run.config.seed, GENERATOR)
     training = Training(
-        GENERATOR, partial(generator_artefact, run, GENERATOR, seed), partial(_train_generator, run, seed)
+        GENERATOR,
+        weights_file(GENERATOR),
+        partial(generator_artefact, run, GENERATOR, seed),
+        partial(_train_generator, run, seed),
     )
     return run_trainings(run, [training])
 
@@ -73,7 +81,10 @@ def unlearn(run: AuditRun) -> list[str]:
         seed = seed_for(run.config.seed, UNLEARNED)
         original = run.folder.path(weights_file(ORIGINAL))
         unlearning = Training(
-            UNLEARNED, partial(unlearned_artefact, run, UNLEARNED, original, seed), partial(_make_forget, run, seed)
+            UNLEARNED,
+            weights_file(UNLEARNED),
+            partial(unlearned_artefact, run, UNLEARNED, original, seed),
+            partial(_make_forget, run, seed),
         )
     retrained = [
         _classifier_training(run, retrained_name(repeat), "classifier", "retain", "unlearn") for repeat in repeats
@@ -136,6 +147,7 @@ def _classifier_training(run: AuditRun, name: str, section: str, split: str, sta
     settings: ClassifierSettings = getattr(run.config, section)
     return Training(
         name,
+        weights_file(name),
         partial(classifier_artefact, run, name, section, split, seed),
         partial(_train_classifier, run, name, settings, split, stage, seed),
     )
