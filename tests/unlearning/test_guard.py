@@ -132,14 +132,25 @@ def test_settings_are_those_of_the_inner_method_unless_given():
     inner = GradientAscent(epochs=7, lr=0.2, batch_size=9, optimizer="sgd", strength=2.0)
     guard = Guard(inner)
     assert (guard.epochs, guard.lr, guard.batch_size, guard.optimizer_name) == (7, 0.2, 9, "sgd")
-    assert (guard.strength, guard.batch_norm, guard.strength_scales_lr) == (2.0, "freeze", True)
+    assert (guard.inner.strength, guard.batch_norm, guard.strength_scales_lr) == (2.0, "freeze", True)
     assert guard.needs == {"retain", "forget", "cache"}
     assert guard.name == "Guard(GradientAscent)"
     assert guard.configure_optimizer(network().parameters()).param_groups[0]["lr"] == pytest.approx(0.4)
-    replaced = Guard(GradientAscent(), epochs=3, lr=0.5, strength=3.0)
-    assert (replaced.inner.epochs, replaced.inner.lr, replaced.inner.strength) == (3, 0.5, 3.0)
-    assert replaced.configure_optimizer(network().parameters()).param_groups[0]["lr"] == pytest.approx(1.5)
+    replaced = Guard(GradientAscent(strength=2.0), epochs=3, lr=0.5, strength=3.0)
+    assert (replaced.strength, replaced.inner.epochs, replaced.inner.lr, replaced.inner.strength) == (3.0, 3, 0.5, 6.0)
+    assert replaced.configure_optimizer(network().parameters()).param_groups[0]["lr"] == pytest.approx(3.0)
     assert type(Guard().inner) is NegativeGradient
+
+
+def test_a_driver_may_impose_its_recipe_in_the_constructor_or_later():
+    guard = Guard(GradientAscent(), epochs=2, lr=0.3, batch_size=8, optimizer="sgd", weight_decay=0.1)
+    group = guard.configure_optimizer(network().parameters()).param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.3, 0.1, 0.0)
+    assert guard.batch_size == guard.inner.batch_size == 8
+    guard.lr, guard.optimizer_name, guard.epochs = 0.7, "adam", 4
+    optimizer = guard.configure_optimizer(network().parameters())
+    assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.Adam, 0.7)
+    assert guard.inner.epochs == 4
 
 
 def test_hooks_reach_the_inner_method():

@@ -13,7 +13,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.unlearning.base import Batch, Batches, UnlearningMethod
+from retrace_pl.unlearning.base import Batch, Batches, OptimizerName, UnlearningMethod
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
 from retrace_pl.unlearning.search_space import Choice, Span
 from retrace_pl.unlearning.teachers import frozen_copy, prepared
@@ -40,9 +40,12 @@ class Guard(UnlearningMethod):
         inner: The method whose forget loss is weighted; it must pass that loss through `forget_mean`
             (`weighs_forget`). None takes `NegativeGradient` with its defaults.
         temperature: Factor of tau, above 0; 1 is published, large values weigh all records alike.
-        epochs: Replaces the inner method's, if given; its other settings stay as they are.
-        lr: Replaces the inner method's, if given.
-        strength: Replaces the inner method's, if given, and means what it means there.
+        strength: Multiplies the inner method's own strength, 0 or more.
+        epochs: This and the following replace the inner method's, where given.
+        lr: Learning rate.
+        batch_size: Examples per batch of each stream.
+        optimizer: "sgd", "adam" or "adamw".
+        weight_decay: Weight decay of the optimiser.
 
     Raises:
         InputError: A setting is out of range, or the inner method does not weigh its forget loss.
@@ -58,9 +61,12 @@ class Guard(UnlearningMethod):
         self,
         inner: UnlearningMethod | None = None,
         temperature: float = 1.0,
+        strength: float = 1.0,
         epochs: int | None = None,
         lr: float | None = None,
-        strength: float | None = None,
+        batch_size: int | None = None,
+        optimizer: OptimizerName | None = None,
+        weight_decay: float | None = None,
     ) -> None:
         inner = NegativeGradient() if inner is None else inner
         if not inner.weighs_forget:
@@ -70,11 +76,11 @@ class Guard(UnlearningMethod):
         super().__init__(
             epochs=inner.epochs if epochs is None else epochs,
             lr=inner.lr if lr is None else lr,
-            batch_size=inner.batch_size,
-            optimizer=inner.optimizer_name,
+            batch_size=inner.batch_size if batch_size is None else batch_size,
+            optimizer=inner.optimizer_name if optimizer is None else optimizer,
             momentum=inner.momentum,
-            weight_decay=inner.weight_decay,
-            strength=inner.strength if strength is None else strength,
+            weight_decay=inner.weight_decay if weight_decay is None else weight_decay,
+            strength=strength,
             batch_norm=inner.batch_norm,
             scheduler=inner.scheduler,
         )
@@ -82,8 +88,9 @@ class Guard(UnlearningMethod):
             raise InputError(f"Guard.temperature is {temperature}; set it to a number above 0.")
         self.temperature = temperature
         self.inner = inner
-        inner.epochs, inner.lr, inner.strength = self.epochs, self.lr, self.strength
         inner.forget_weights = self.weights
+        self._inner_strength = inner.strength
+        self._hand_down()
         self.needs = inner.needs | {"retain", "forget", "cache"}  # type: ignore[misc]
         self.strength_scales_lr = inner.strength_scales_lr  # type: ignore[misc]
         self._original: nn.Module | None = None
@@ -132,6 +139,7 @@ class Guard(UnlearningMethod):
 
     def prepare(self, model: nn.Module) -> None:
         """Keeps the original model, at whose weights the alignments are taken, and prepares the inner method."""
+        self._hand_down()
         self._original = frozen_copy(model)
         self._retain_gradient = {}
         self.inner.prepare(model)
@@ -178,6 +186,17 @@ class Guard(UnlearningMethod):
             raise InputError(f"{self.name} found no retained record; it needs the retain stream.")
         return {name: value / records for name, value in total.items()}
 
+    def _hand_down(self) -> None:
+        """Gives the inner method the settings, which a driver may have replaced since."""
+        inner = self.inner
+        inner.epochs, inner.lr, inner.batch_size = self.epochs, self.lr, self.batch_size
+        inner.optimizer_name, inner.weight_decay, inner.scheduler = (
+            self.optimizer_name,
+            self.weight_decay,
+            self.scheduler,
+        )
+        inner.strength = self.strength * self._inner_strength
+
     def _parameters(self) -> dict[str, Tensor]:
         return {name: value.detach() for name, value in prepared(self._original, self.name).named_parameters()}
 
@@ -187,6 +206,7 @@ class Guard(UnlearningMethod):
 
     def configure_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The inner method's optimiser."""
+        self._hand_down()
         return self.inner.configure_optimizer(parameters)
 
     def set_mode(self, model: nn.Module) -> None:
