@@ -17,6 +17,7 @@ from retrace_pl._version import __version__
 from retrace_pl.errors import RetraceError
 
 COMMANDS = {
+    "arena": "retrace_pl.arena.commands:arena",
     "audit": "retrace_pl.pipeline.commands:audit",
     "pretrain": "retrace_pl.pipeline.commands:pretrain",
     "generator": "retrace_pl.pipeline.commands:generator",

@@ -59,12 +59,15 @@ def run_audit(
         arguments.append(f"--cache={cache}")
     if quiet:
         arguments.append("--quiet")
-    arguments += [f"--{name}={_text(value)}" for name, value in (overrides or {}).items()]
+    arguments += override_options(overrides or {})
     run = AuditRun.start(parse("audit", "", arguments))
     run_stages(run, tuple(stage for stage in STAGES if stage in stages), own_process=False)
     return RunData.load(run.folder.root)
 
 
-def _text(value: Any) -> str:
-    """A value as the command line would be given it: text as it is, everything else as JSON."""
-    return str(value) if isinstance(value, str | Path) else json.dumps(value)
+def override_options(overrides: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted name as the command line would be given them: text as it is, everything else as JSON."""
+    return [
+        f"--{name}={value}" if isinstance(value, str | Path) else f"--{name}={json.dumps(value)}"
+        for name, value in overrides.items()
+    ]

@@ -1,0 +1,81 @@
+"""The command `retrace arena`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from retrace_pl.arena.cells import Plan, make_plan
+from retrace_pl.arena.config import ArenaRequest, parse
+from retrace_pl.arena.progress import summary_table
+from retrace_pl.arena.runner import Outcome, open_folders, run_arena, state
+from retrace_pl.arena.worker import run_cell
+from retrace_pl.errors import RunError
+
+
+def arena(arguments: list[str]) -> None:
+    """Audit many unlearning methods side by side; finished cells are skipped, failed ones tried again."""
+    request = parse(arena.__doc__ or "", arguments)
+    plan = make_plan(request.config, request.folder)
+    if request.dry_run:
+        _list(request, plan)
+    elif request.cell is not None:
+        _one(request, plan, request.cell)
+    else:
+        _all(request, plan)
+
+
+def _list(request: ArenaRequest, plan: Plan) -> None:
+    states = {cell.id: state(cell, request.output) for cell in plan.cells}
+    if request.as_json:
+        rows = [{"cell": name, "state": found} for name, found in states.items()]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    for name, found in states.items():
+        sys.stdout.write(f"{found:<6} {name}\n")
+    counts = [f"{list(states.values()).count(found)} {found}" for found in ("done", "failed", "to do")]
+    sys.stderr.write(f"{len(states)} cells: {', '.join(counts)}; nothing was run\n")
+
+
+def _one(request: ArenaRequest, plan: Plan, name: str) -> None:
+    cell = plan.find(name)
+    record = run_cell(cell, open_folders(request, plan.audit))
+    if not record.done:
+        raise RunError(f"cell {cell.id} failed: {record.error}")
+    folder = request.output / cell.run
+    if request.as_json:
+        sys.stdout.write(json.dumps({"cell": cell.id, "status": record.status, "run": str(folder)}, indent=2) + "\n")
+    else:
+        Console().print(f"{cell.id}: {record.verdict}; files are in {escape(str(folder))}", soft_wrap=True)
+
+
+def _all(request: ArenaRequest, plan: Plan) -> None:
+    outcome = run_arena(request, plan)
+    if request.as_json:
+        sys.stdout.write(json.dumps(_result(request, outcome), indent=2) + "\n")
+    else:
+        _print(outcome)
+    if outcome.records and len(outcome.failed) == len(outcome.records):
+        raise RunError(f"all {len(outcome.failed)} cells failed; the first: {outcome.failed[0].error}")
+
+
+def _result(request: ArenaRequest, outcome: Outcome) -> dict[str, object]:
+    return {
+        "output": str(request.output),
+        "cells": len(outcome.records) + len(outcome.missing),
+        "done": len(outcome.records) - len(outcome.failed),
+        "failed": {record.id: record.error for record in outcome.failed},
+        "files": [str(path) for path in outcome.files],
+    }
+
+
+def _print(outcome: Outcome) -> None:
+    console = Console()
+    console.print(summary_table(outcome.records))
+    for record in outcome.failed:
+        console.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
+    for path in outcome.files:
+        console.print(f"written: {escape(str(path))}", soft_wrap=True)

@@ -1,0 +1,219 @@
+"""Where cells run: worker processes of this machine, or jobs of an executor of submitit, such as a SLURM cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+import submitit
+
+from retrace_pl.arena.cells import Cell
+from retrace_pl.arena.config import SlurmSettings
+from retrace_pl.arena.record import CELLS, CellRecord, record_path
+from retrace_pl.arena.worker import LOG, Work, run_cell, serve
+from retrace_pl.errors import InputError
+
+ATTEMPTS = 2
+"""Times a cell is tried whose process dies; an error that the process survives is recorded at once."""
+
+PATIENCE = 3.0
+"""Seconds a process has to end when asked to, before it is killed."""
+
+JOBS = "submitit"
+"""Folder of submitit's scripts and logs inside the arena's."""
+
+
+class Observer(Protocol):
+    """Is told what happens to the cells."""
+
+    def started(self, cell: Cell) -> None:
+        """A cell was handed to a process."""
+
+    def finished(self, record: CellRecord) -> None:
+        """A cell has its record, of either status."""
+
+
+class Worker:
+    """One process of this machine that runs cells one after the other."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked copy of a process with torch's threads may hang
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,))
+        with _one_thread():
+            self.process.start()
+        theirs.close()  # else the death of the process would not be seen
+        self.cell: Cell | None = None
+
+    def give(self, cell: Cell, work: Work) -> None:
+        """Hands over a cell; a process that is dead already is noticed when its answer is waited for."""
+        self.cell = cell
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send((cell, work))
+
+    def answered(self) -> bool:
+        """Whether the process finished its cell; False says that it died."""
+        try:
+            self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return False
+        return True
+
+    def end(self) -> str:
+        """Ends the process, with everything it started, and says how it ended."""
+        self.connection.close()
+        if self.process.is_alive():
+            self._signal(signal.SIGTERM)
+        self.process.join(PATIENCE)
+        if self.process.is_alive():
+            self._signal(signal.SIGKILL)
+            self.process.join()
+        code = self.process.exitcode or 0
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self.process.pid
+        assert process is not None
+        with contextlib.suppress(ProcessLookupError):
+            # Before it leads a group of its own it is in ours, which must not be ended.
+            (os.killpg if os.getpgid(process) == process else os.kill)(process, number)
+
+
+def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) -> None:
+    """Runs cells in worker processes of this machine.
+
+    Each worker runs many cells, so that imports are paid for once. A worker that dies takes no other cell with it: its
+    cell is tried once more by a new worker, then recorded as failed.
+
+    Args:
+        cells: what to run, in this order.
+        work: base audit and folders.
+        jobs: number of workers.
+        observer: is told what happens.
+    """
+    queue = deque((cell, 1) for cell in cells)
+    workers: list[Worker] = []
+    attempts: dict[str, int] = {}
+    try:
+        workers += [Worker() for _ in range(min(jobs, len(queue)))]
+        while queue or any(worker.cell for worker in workers):
+            for worker in workers:
+                if worker.cell is None and queue:
+                    cell, attempts[cell.id] = queue.popleft()
+                    observer.started(cell)
+                    worker.give(cell, work)
+            busy = {worker.connection: worker for worker in workers if worker.cell is not None}
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                worker = busy[ready]
+                tried, worker.cell = worker.cell, None
+                assert tried is not None
+                if not worker.answered():
+                    ended = worker.end()
+                    workers[workers.index(worker)] = Worker()
+                    if attempts[tried.id] < ATTEMPTS:
+                        queue.appendleft((tried, attempts[tried.id] + 1))
+                        continue
+                    _write_death(tried, work, f"its process ended ({ended})", f"{CELLS}/{tried.id}/{LOG}")
+                _report(tried, work, observer)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def run_submitit(
+    executor: submitit.Executor, cells: Sequence[Cell], work: Work, jobs: int, observer: Observer, poll: float = 2.0
+) -> None:
+    """Runs every cell as a job of a submitit executor; a job that dies is submitted once more.
+
+    Args:
+        executor: for example `submitit.SlurmExecutor`; its folder must be visible where the jobs run.
+        cells: what to run, in this order.
+        work: base audit and folders, visible where the jobs run.
+        jobs: how many may be submitted at once.
+        observer: is told what happens.
+        poll: seconds between two looks at the jobs.
+    """
+    queue = deque((cell, 1) for cell in cells)
+    running: list[tuple[submitit.Job[Any], Cell, int]] = []
+    try:
+        while queue or running:
+            while queue and len(running) < jobs:
+                cell, attempt = queue.popleft()
+                record_path(work.output, cell.id).unlink(missing_ok=True)  # what is there later is this job's
+                observer.started(cell)
+                running.append((executor.submit(run_cell, cell, work), cell, attempt))
+            time.sleep(poll)
+            ended = [entry for entry in running if entry[0].done()]
+            running = [entry for entry in running if entry not in ended]
+            for job, cell, attempt in ended:
+                if cell.stored(work.output) is None:
+                    if attempt < ATTEMPTS:
+                        queue.appendleft((cell, attempt + 1))
+                        continue
+                    _write_death(cell, work, f"its job {job.job_id} ended ({job.state})", str(job.paths.stderr))
+                _report(cell, work, observer)
+    finally:
+        for job, _, _ in running:
+            job.cancel(check=False)
+
+
+def slurm_executor(work: Work, settings: SlurmSettings) -> submitit.Executor:
+    """The executor of a SLURM cluster.
+
+    Args:
+        work: base audit and folders.
+        settings: what each cell asks for.
+
+    Raises:
+        InputError: this machine cannot submit to a cluster.
+    """
+    if shutil.which("sbatch") is None:
+        raise InputError("--launcher slurm: there is no `sbatch` here; run on a login node, or use --launcher local")
+    executor = submitit.SlurmExecutor(folder=work.output / JOBS)
+    asked: dict[str, Any] = {
+        "job_name": "retrace-arena",
+        "time": settings.time,
+        "cpus_per_task": settings.cpus,
+        "mem": f"{round(settings.memory_gb * 1024)}MB",
+        "additional_parameters": settings.extra,
+    }
+    if settings.gpus:
+        asked["gpus_per_node"] = settings.gpus
+    if settings.partition:
+        asked["partition"] = settings.partition
+    executor.update_parameters(**asked)
+    return executor
+
+
+def _report(cell: Cell, work: Work, observer: Observer) -> None:
+    record = cell.stored(work.output)
+    if record is None:  # the process answered, so only somebody else can have removed it
+        record = cell.record("failed", "its record disappeared; run the arena again")
+        record.write(work.output)
+    observer.finished(record)
+
+
+def _write_death(cell: Cell, work: Work, how: str, log: str) -> None:
+    message = f"{how}, {ATTEMPTS} times; out of memory, or a crash in native code: see {log}"
+    cell.record("failed", message).write(work.output)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started here use one thread each unless the user's environment says otherwise."""
+    unset = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ]
+    os.environ.update(dict.fromkeys(unset, "1"))
+    try:
+        yield
+    finally:
+        for name in unset:
+            del os.environ[name]

@@ -1,0 +1,143 @@
+"""Runs one cell and records what came of it; the process of a worker runs cells one after the other.
+
+Light to import, because every process of an arena starts here: what an audit needs is imported by the first cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrace_pl.errors import RetraceError
+
+if TYPE_CHECKING:
+    from retrace_pl.arena.cells import Cell
+    from retrace_pl.arena.record import CellRecord
+
+LOCK, LOG, TRACE = ".lock", "log.txt", "error.txt"
+"""In a cell's folder: its lock, what its process printed, and the traceback of an error that nobody foresaw."""
+
+STAGES = ("pretrain", "generator", "unlearn", "attack", "evaluate")
+"""The stages of a cell; `retrace report` on its run folder makes the page of a cell that deserves a look."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all cells of an arena have in common.
+
+    Args:
+        audit: configuration file of the base audit.
+        output: the arena's folder.
+        cache: folder of the artefacts that cells share.
+    """
+
+    audit: Path
+    output: Path
+    cache: Path
+
+
+def run_cell(cell: Cell, work: Work) -> CellRecord:
+    """Runs one cell, unless it is done, and writes its record; an error of the audit becomes a failed record.
+
+    Two processes that want the same cell, also on different machines that share the folder, run it once.
+
+    Args:
+        cell: the cell.
+        work: base audit and folders.
+
+    Returns:
+        The record, as written.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    from filelock import FileLock
+
+    from retrace_pl.arena.record import RECORD, record_path
+    from retrace_pl.pipeline.api import run_audit  # noqa: F401 - imported before the clock starts
+
+    folder = record_path(work.output, cell.id).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        stored = cell.stored(work.output)
+        if stored is not None and stored.done:
+            return stored
+        (folder / RECORD).unlink(missing_ok=True)  # other settings' figures must not stand beside this attempt's files
+        start = time.perf_counter()
+        record = _audit(cell, work, folder)
+        record.seconds["total"] = round(time.perf_counter() - start, 3)
+        record.write(work.output)
+        return record
+
+
+def _audit(cell: Cell, work: Work, folder: Path) -> CellRecord:
+    from retrace_pl.pipeline.api import run_audit
+
+    (folder / TRACE).unlink(missing_ok=True)
+    try:
+        run = run_audit(work.audit, work.output / cell.run, cell.overrides, quiet=True, cache=work.cache, stages=STAGES)
+        record = cell.record("done").take(run.metrics)
+        record.seconds = dict(run.metrics["seconds"])
+        return record
+    except RetraceError as error:
+        return cell.record("failed", " ".join(str(error).split()))
+    except Exception as error:  # whatever a user's method raises is the result of its cell, not the end of the arena
+        (folder / TRACE).write_text(traceback.format_exc(), encoding="utf-8")
+        return cell.record("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def serve(connection: Connection) -> None:
+    """The life of a worker process: takes (cell, work), answers when its record is written, until there is no more.
+
+    The process leads a group of its own, so that Ctrl-C reaches the arena alone, which then ends the whole group.
+
+    Args:
+        connection: the other end is the arena's; a closed one ends the process.
+    """
+    os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError):
+        while True:
+            cell, work = connection.recv()
+            with _output_to(work.output / "cells" / cell.id / LOG):
+                run_cell(cell, work)
+            connection.send(cell.id)
+
+
+def _end_with_parent() -> None:
+    """An arena that was killed must not leave processes that go on computing."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Sends what is printed, also by libraries and by a crash, to a file; an empty one is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as log:
+        faulthandler.enable(log)
+        kept = [(os.dup(number), number) for number in (1, 2)]
+        try:
+            for _, number in kept:
+                os.dup2(log.fileno(), number)
+            yield
+        finally:
+            faulthandler.disable()
+            for copy, number in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+    if path.stat().st_size == 0:
+        path.unlink()
