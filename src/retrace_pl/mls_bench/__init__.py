@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retrace_pl.mls_bench.harness import Benchmark, prepare_benchmark, run_setting
+from retrace_pl.mls_bench.api import prepare_benchmark, run_setting
+from retrace_pl.mls_bench.harness import Benchmark
 from retrace_pl.mls_bench.settings import PRESETS, SETTINGS, Limits, Setting, find_setting
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import platform
 import time
 from collections.abc import Callable
@@ -19,29 +18,27 @@ from torch import nn
 
 from retrace_pl import __version__
 from retrace_pl.data import LabelledTensors
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
-from retrace_pl.mls_bench.data import BenchmarkData, TrainingData, UnlearningData, load_data
+from retrace_pl.mls_bench.data import BenchmarkData, TrainingData, UnlearningData
 from retrace_pl.mls_bench.methods import Plug, find_method
 from retrace_pl.mls_bench.scores import Measured, Validity, measure, score_fields
-from retrace_pl.mls_bench.settings import CHANNELS, PRETRAINING, PUBLISHED_SEED, Limits, Setting, find_preset
-from retrace_pl.mls_bench.settings import find_setting as _find_setting
+from retrace_pl.mls_bench.settings import CHANNELS, PRETRAINING, Limits, Setting, find_preset
 from retrace_pl.models import ImageClassifier
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint, load_weights, seed_for, seeded_module
-from retrace_pl.pipeline.training import calm_lightning, check_finite, discard_checkpoints, fit, torch_device
+from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit, torch_device
 from retrace_pl.tasks import ClassifierTask, UnlearningTask
 
 VERSION = 1
 """Raised when the same settings would give another result than before, so that old files are not reused."""
 
-DEFAULT_OUTPUT = Path("runs/mls-bench")
 ORIGINAL = "original"
 
 
 @dataclass
 class Benchmark:
-    """One setting, preset and seed with its data; made by `prepare_benchmark`.
+    """One setting, preset and seed with its data; made by `retrace_pl.mls_bench.prepare_benchmark`.
 
     Args:
         setting: Task and class to forget.
@@ -72,7 +69,7 @@ class Benchmark:
     @property
     def key(self) -> str:
         """Hash of what f+ depends on."""
-        return _training_key(self.setting, self.limits, self.seed, self.data.digest, self.trainer)
+        return training_key(self.setting, self.limits, self.seed, self.data.digest, self.trainer)
 
     def original(self) -> ImageClassifier:
         """f+, trained on all records; from its file if it has been trained before."""
@@ -148,7 +145,7 @@ class Benchmark:
     @property
     def overrides(self) -> dict[str, Any]:
         """The limits that differ from those of the preset."""
-        preset = asdict(find_preset(self.preset))
+        preset = asdict(find_preset(self.preset, self.setting.task))
         return {name: value for name, value in asdict(self.limits).items() if value != preset[name]}
 
     @property
@@ -172,16 +169,24 @@ class Benchmark:
 
     def _trained(self, name: str, records: LabelledTensors) -> ImageClassifier:
         path = self.folder.path(f"{name}.safetensors")
-        if self.folder.is_done(name, self.key):
-            model = self._build()
-            load_weights(model, path)
-            return model
+        if not self.folder.is_done(name, self.key):
+            self._train(name, records, path)
+        model = self._build()
+        load_weights(model, path)
+        return model
+
+    def _train(self, name: str, records: LabelledTensors, path: Path) -> None:
         start = time.perf_counter()
         epochs, seed = self.limits.pretrain_epochs, seed_for(self.seed, name)
         self.console.print(f"{self.setting.task.name}: training {name}, {epochs} epochs on {len(records)} images")
         self.folder.begin(name, ())
+        model = self._build(seed)
+        if torch_device(self.trainer).type == "cpu":
+            model.to(
+                memory_format=torch.channels_last
+            )  # depthwise convolutions are twice as fast; weights are stored plain
         task = ClassifierTask(
-            self._build(seed),
+            model,
             self.data.num_classes,
             optimizer=lambda parameters: torch.optim.SGD(
                 parameters,
@@ -193,16 +198,15 @@ class Benchmark:
             seed=seed,
         )
         data = TrainingData(records, self.data.test, self.limits.batch_size, seed)
-        self._fit(task, data, name, self.key, epochs)
+        self._fit(task, data, name, self.key, epochs, limit_val_batches=0)  # measured at the end, which is cheaper
         check_finite(task.model, name)
         write_tensors(path, task.model.state_dict())
         discard_checkpoints(self.folder, name)
         self.folder.finish(name, self.key, [path.name], time.perf_counter() - start)
-        return task.model.cpu().eval()  # type: ignore[return-value]
 
-    def _fit(self, task: Any, data: Any, name: str, key: str, epochs: int) -> None:
-        settings = self.trainer
-        fit(task, data, name=name, key=key, epochs=epochs, run=self.folder, settings=settings, quiet=self.quiet)
+    def _fit(self, task: Any, data: Any, name: str, key: str, epochs: int, **options: Any) -> None:
+        run, settings = self.folder, self.trainer
+        fit(task, data, name=name, key=key, epochs=epochs, run=run, settings=settings, quiet=self.quiet, **options)
 
     def _unlearnt(self, plug: Plug, rerun: bool) -> dict[str, Any]:
         """What came out of the unlearning, from its file if the same run is there."""
@@ -252,86 +256,7 @@ class Benchmark:
         return {name.partition("-")[0]: known[name] for name in names if name in known}
 
 
-def prepare_benchmark(
-    setting: str,
-    *,
-    preset: str = "full",
-    seed: int = PUBLISHED_SEED,
-    output: str | Path = DEFAULT_OUTPUT,
-    data: str | Path | None = None,
-    trainer: TrainerSettings | None = None,
-    quiet: bool = True,
-    **overrides: int | None,
-) -> Benchmark:
-    """Opens a setting: reads its data and its folder; trains nothing yet.
-
-    Args:
-        setting: Such as `mobilenetv2-fmnist-class0`.
-        preset: `full` (the published benchmark) or `smoke`.
-        seed: Seed of weights, order, augmentation, and of the draw where a preset leaves images out.
-        output: Parent of the run's folder. What depends on the same settings is kept there and reused.
-        data: Folder of the data set in place of the usual one.
-        trainer: Device and precision.
-        quiet: No progress output.
-        overrides: Fields of `Limits` that replace the preset's.
-
-    Returns:
-        The benchmark; call its `run`.
-
-    Raises:
-        InputError: A setting is unknown or out of range, or the data is not there.
-    """
-    found, limits = _find_setting(setting), find_preset(preset).changed(overrides)
-    trainer = trainer or TrainerSettings()
-    if trainer.devices != 1 or trainer.num_nodes != 1:
-        raise InputError(
-            "--devices: the benchmark defines its batches for one device; run several seeds as several commands instead"
-        )
-    if seed < 0:
-        raise InputError(f"--seed is {seed}; set it to 0 or more")
-    calm_lightning()
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
-    records = _load(found.task.name, limits, seed, data)
-    key = _training_key(found, limits, seed, records.digest, trainer)
-    folder = RunFolder(Path(output) / found.task.name / f"{preset}-seed{seed}-{key[:8]}")
-    return Benchmark(found, preset, limits, seed, records, folder, trainer, quiet)
-
-
-def run_setting(
-    setting: str, method: Any, *, reference: bool = True, own_settings: bool = False, **options: Any
-) -> Any:
-    """One run of the benchmark as one call: the same as `retrace mls-bench --setting SETTING --method METHOD`.
-
-    Args:
-        setting: Such as `mobilenetv2-fmnist-class0`.
-        method: A baseline (`scrub`), a method of the zoo, a `.py` file, or any object with an `unlearn_step`.
-        reference: Whether to train the retrained reference.
-        own_settings: Whether the method keeps its own optimiser, epochs and batches.
-        options: The other arguments of `prepare_benchmark`.
-
-    Returns:
-        The result as a dictionary of plain values.
-
-    Raises:
-        InputError: A setting, file or value cannot be used.
-    """
-    return prepare_benchmark(setting, **options).run(method, reference=reference, own_settings=own_settings)
-
-
-@functools.lru_cache(maxsize=1)  # the methods and classes of one command share 200 MB of images
-def _decoded(task: str, sizes: tuple[int | None, int | None], seed: int, data: str | None) -> BenchmarkData:
-    limits = Limits(train_limit=sizes[0], test_limit=sizes[1])
-    return load_data(_find_setting(task).task, limits, seed, data)
-
-
-def _load(task: str, limits: Limits, seed: int, data: str | Path | None) -> BenchmarkData:
-    sizes = (limits.train_limit, limits.test_limit)
-    used = seed if any(size is not None for size in sizes) else 0  # complete splits do not depend on it
-    return _decoded(task, sizes, used, None if data is None else str(data))
-
-
-def _training_key(setting: Setting, limits: Limits, seed: int, digest: str, trainer: TrainerSettings) -> str:
+def training_key(setting: Setting, limits: Limits, seed: int, digest: str, trainer: TrainerSettings) -> str:
     """Hash of what f+ and the reference depend on; the reference's name holds the class."""
     used = {name: value for name, value in asdict(limits).items() if name != "unlearn_epochs"}
     return fingerprint([VERSION, setting.task.name, used, PRETRAINING, seed, digest, trainer.precision])

@@ -109,7 +109,7 @@ def measure(
     device: torch.device | str = "cpu",
     batch_size: int = 512,
 ) -> Measured:
-    """Measures a model in eval mode; it is moved to the device and stays there.
+    """Measures a model in eval mode; it is moved to the device and stays there, on a CPU in channels-last layout.
 
     Args:
         model: Returns logits `[n, K]`.
@@ -123,6 +123,8 @@ def measure(
         The metrics.
     """
     model.to(device).eval()
+    if torch.device(device).type == "cpu":
+        model.to(memory_format=torch.channels_last)  # faster depthwise convolutions
     logits = _logits(model, test, device, batch_size)
     member_logits = _logits(model, members, device, batch_size)
     of_class = test.labels == forget_class
