@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "retrace_pl.pipeline.commands:evaluate",
     "report": "retrace_pl.pipeline.commands:report",
     "tune": "retrace_pl.tuning.commands:tune",
+    "mls-bench": "retrace_pl.mls_bench.commands:mls_bench",
     "list": "retrace_pl.pipeline.parts:list_parts",
 }
 """Command -> function that takes the remaining arguments and returns nothing; its docstring is the command's help."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retrace_pl.errors import RunError
 
-__all__ = ["atomic_path", "read_json", "read_tensors", "write_json", "write_tensors"]
+__all__ = ["atomic_path", "finite", "read_json", "read_tensors", "write_json", "write_tensors"]
 
 
 @contextlib.contextmanager
@@ -50,16 +50,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; NaN and infinities become null because JSON has no word for them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(value), indent=2) + "\n", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same plain values with None for NaN and infinities, and keys as text: what strict JSON can hold."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

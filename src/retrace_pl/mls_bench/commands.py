@@ -1,0 +1,168 @@
+"""The command `retrace mls-bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from retrace_pl.errors import InputError
+from retrace_pl.files import atomic_path, finite
+from retrace_pl.mls_bench.api import DEFAULT_OUTPUT, prepare_benchmark
+from retrace_pl.mls_bench.baselines import BASELINES
+from retrace_pl.mls_bench.methods import find_method
+from retrace_pl.mls_bench.scores import Validity
+from retrace_pl.mls_bench.settings import PRESETS, PUBLISHED_SEED, SETTINGS, Limits, find_preset, find_setting
+from retrace_pl.mls_bench.table import print_results
+from retrace_pl.pipeline.config import TrainerSettings
+
+_LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size")
+_IDENTITY = ("setting", "preset", "method", "seed", "own_settings", "overrides")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"retrace mls-bench: {message}; see `retrace mls-bench --help`")
+
+
+def mls_bench(arguments: list[str]) -> None:
+    """Run update rules, yours among them, on MLS-Bench's machine-unlearning task, beside its published rows."""
+    options = make_parser().parse_args(arguments)
+    settings = list(SETTINGS) if "all" in options.setting else list(dict.fromkeys(options.setting))
+    methods = [name for given in options.method for name in (BASELINES if given == "all" else (given,))]
+    methods = list(dict.fromkeys(methods))
+    seeds = list(dict.fromkeys(options.seed or [PUBLISHED_SEED]))
+    validity = Validity(_share("--min-retain", options.min_retain), _share("--max-forget", options.max_forget))
+    trainer = TrainerSettings(
+        accelerator=options.accelerator, devices=options.devices, precision=options.precision, threads=options.threads
+    )
+    limits = {name: getattr(options, name) for name in _LIMITS}
+    for name in settings:  # everything that can be refused is refused before hours of training
+        found = find_preset(options.preset, find_setting(name).task).changed(limits)
+        _check_methods(methods, found, options.own_settings)
+    if options.json is not None:
+        read_results(options.json)
+    results = []
+    for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
+        benchmark = prepare_benchmark(
+            setting,
+            preset=options.preset,
+            seed=seed,
+            output=options.output,
+            data=options.data,
+            trainer=trainer,
+            quiet=options.quiet,
+            **limits,
+        )
+        for method in methods:
+            result = benchmark.run(
+                method,
+                reference=not options.no_reference,
+                own_settings=options.own_settings,
+                validity=validity,
+                rerun=options.rerun,
+            )
+            results.append(result)
+            if options.json is not None:
+                add_result(options.json, result)
+    print_results(results, validity)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = _Parser(prog="retrace mls-bench", description=mls_bench.__doc__)
+    add = parser.add_argument
+    add(
+        "--method",
+        action="append",
+        required=True,
+        metavar="NAME_OR_FILE",
+        help=f"a .py file with a class UnlearningMethod, a baseline ({', '.join(BASELINES)}), `all` for the four "
+        "baselines, or any method of the zoo (`retrace list unlearning`, by file name); repeatable",
+    )
+    add(
+        "--setting",
+        action="append",
+        required=True,
+        help=f"{', '.join(SETTINGS)}, or `all`; -classN with another N forgets another class; repeatable",
+    )
+    add(
+        "--preset", default="full", help=f"{' or '.join(PRESETS)}: the published benchmark, or minutes on two CPU cores"
+    )
+    add("--seed", type=int, action="append", help=f"repeatable (default: {PUBLISHED_SEED})")
+    add("--json", type=Path, metavar="FILE", help="add one JSON object per run to FILE, as lines, after each run")
+    add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"where models are kept (default: {DEFAULT_OUTPUT})")
+    add("--data", metavar="FOLDER", help="folder of the data set; default: $RETRACE_DATA or a download")
+    add("--own-settings", action="store_true", help="methods of the zoo keep their own optimiser, epochs and batches")
+    add("--no-reference", action="store_true", help="do not train the retrained reference")
+    add("--rerun", action="store_true", help="unlearn again even if the same run is there already")
+    add("--train-limit", type=int, metavar="N", help="training images per class")
+    add("--test-limit", type=int, metavar="N", help="test images per class")
+    add("--pretrain-epochs", type=int, metavar="N", help="epochs of f+ and of the reference")
+    add("--unlearn-epochs", type=int, metavar="N", help="passes over the retained images while unlearning")
+    add("--batch-size", type=int, metavar="N", help="images a step, in pretraining and of each stream")
+    add("--min-retain", type=float, default=Validity.min_retain, metavar="SHARE", help="below this share of the "
+        "original's retain accuracy a run is invalid (default: %(default)s)")  # fmt: skip
+    add("--max-forget", type=float, default=Validity.max_forget, metavar="SHARE", help="from this share of the "
+        "original's accuracy on the class nothing counts as forgotten (default: %(default)s)")  # fmt: skip
+    add("--accelerator", default="auto", help="auto, cpu, gpu or mps")
+    add("--devices", type=int, default=1, help="1: the benchmark defines its batches for one device")
+    add("--precision", default="32-true", help="Lightning precision, for example bf16-mixed")
+    add("--threads", type=int, help="CPU threads of torch")
+    add("--quiet", action="store_true", help="print no progress, only the table")
+    return parser
+
+
+def _check_methods(methods: list[str], limits: Limits, own_settings: bool) -> None:
+    for method in methods:
+        find_method(method, limits, own_settings=own_settings)
+
+
+def _share(option: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"{option} is {value}; set it to a number between 0 and 1")
+    return value
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of results, one JSON object per line.
+
+    Args:
+        path: The file; none is as good as an empty one.
+
+    Returns:
+        The results.
+
+    Raises:
+        InputError: It holds something else, so that it must not be written to.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = list(_lines(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--json {path} exists and holds no JSON lines; give another file") from error
+    if not all(isinstance(row, dict) and set(_IDENTITY) <= row.keys() for row in rows):
+        raise InputError(f"--json {path} exists and holds something else than results; give another file")
+    return rows
+
+
+def add_result(path: Path, result: dict[str, Any]) -> None:
+    """Adds a result to a file, in the place of an earlier one of the same run; the file is whole at any time.
+
+    Args:
+        path: The file.
+        result: What `Benchmark.run` returned.
+    """
+    new = finite(result)
+    kept = [row for row in read_results(path) if any(row[name] != new[name] for name in _IDENTITY)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in [*kept, new]), encoding="utf-8")
+
+
+def _lines(text: str) -> Iterator[Any]:
+    for line in text.splitlines():
+        if line.strip():
+            yield json.loads(line)
