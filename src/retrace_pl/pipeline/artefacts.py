@@ -7,9 +7,8 @@ one: a classifier for several deleted classes, retrained models and controls for
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Iterator
-from importlib import import_module
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +81,64 @@ def unlearned_artefact(run: AuditRun, name: str, original: Path, seed: int) -> A
     return Artefact(name, inputs | _loading(run) | _training(run))
 
 
+def search_inputs(run: AuditRun, original: Path, generator: Path) -> dict[str, Any]:
+    """What every search of an audit depends on, whatever its second model and its searcher.
+
+    Args:
+        run: the audit.
+        original: weights of f+.
+        generator: weights of the generator.
+    """
+    names = ("access", "queries", "traces", "latent", "attack")
+    settings = {name: run.settings[name] for name in names}
+    architectures = {name: run.settings[name]["model"] for name in ("classifier", "generator")}
+    return {
+        "original": file_hash(original),
+        "generator": file_hash(generator),
+        "architectures": architectures,
+        "public": split_hash(run, "public"),
+        "settings": settings,
+        "code": code_hashes([settings, architectures]),
+        **platform(run),
+    }
+
+
+def search_artefact(common: Mapping[str, Any], name: str, second: Path, searcher: Any, seed: int) -> Artefact:
+    """One search, and its part of the log.
+
+    Args:
+        common: `search_inputs` of its audit.
+        name: label of the search, which the log's curves are called after.
+        second: weights of the model that takes f-'s place.
+        searcher: settings of the searcher.
+        seed: seed of the search.
+    """
+    own = {"label": name, "second": file_hash(second), "searcher": searcher, "seed": seed}
+    return Artefact(name, {**common, **own, "searcher_code": code_hashes(searcher)})
+
+
+def prior_artefact(run: AuditRun, name: str, generator: Path, size: int, seed: int) -> Artefact:
+    """A draw of the prior-only control.
+
+    Args:
+        run: the audit.
+        name: label of the draw.
+        generator: weights of the generator.
+        size: candidates chosen.
+        seed: seed of the draw.
+    """
+    inputs = {
+        "label": name,
+        "generator": file_hash(generator),
+        "architecture": run.settings["generator"]["model"],
+        "code": code_hashes(run.settings["generator"]["model"]),
+        "settings": {name: run.settings[name] for name in ("queries", "latent")},
+        "size": size,
+        "seed": seed,
+    }
+    return Artefact(name, inputs | platform(run))
+
+
 def split_hash(run: AuditRun, name: str) -> str:
     """Hash of the records of a split, in order."""
     split = run.data.split(name)
@@ -95,13 +152,24 @@ def code_hashes(settings: Any) -> dict[str, str]:
     """Hash of the file of every class in the settings that is not part of a library: a user may edit it."""
     found = {}
     for path in sorted(set(_class_paths(settings))):
-        module, _, name = path.rpartition(".")
-        if module.partition(".")[0] in LIBRARIES:
-            continue
-        source = inspect.getsourcefile(getattr(import_module(module), name))
+        source = None if path.partition(".")[0] in LIBRARIES else _source_file(path)
         if source is not None:
             found[path] = file_hash(Path(source))
     return found
+
+
+def _source_file(path: str) -> str | None:
+    """File in which the class or function of a dotted path is defined; parsing the settings has imported it."""
+    module = path
+    while module not in sys.modules:
+        module = module.rpartition(".")[0]
+        if not module:
+            return None
+    found: Any = sys.modules[module]
+    for name in path.removeprefix(module).split(".")[1:]:
+        found = getattr(found, name)
+    owner = sys.modules.get(getattr(found, "__module__", module))  # a package may pass on what a module of it defines
+    return getattr(owner, "__file__", None)
 
 
 def _class_paths(settings: Any) -> Iterator[str]:

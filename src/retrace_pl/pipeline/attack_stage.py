@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,29 @@ from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
 from retrace_pl.errors import InputError
 from retrace_pl.files import write_json, write_tensors
+from retrace_pl.pipeline.artefacts import prior_artefact, search_artefact, search_inputs
+from retrace_pl.pipeline.cache import complete, place_file
 from retrace_pl.pipeline.observers import SEARCH_LOG, search_observer
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED, load_classifier, load_generator, retrained_name
+from retrace_pl.pipeline.search_results import POLICY_SETTINGS, POLICY_WEIGHTS, SearchResult, SearchResults
+from retrace_pl.pipeline.train_stages import (
+    GENERATOR,
+    ORIGINAL,
+    UNLEARNED,
+    load_classifier,
+    load_generator,
+    retrained_name,
+    weights_file,
+)
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.searchers import PolicyState, Searcher, save_policy
+from retrace_pl.searchers import Searcher
 from retrace_pl.traces import Access, Calibration, ModelPair, TraceScorer, calibrate
 
 AUDITED, PRIOR = "attack", "prior"
 CANDIDATES, CURVES, SEARCHES, CALIBRATION = "candidates.safetensors", "curves.json", "searches.json", "calibration.json"
-POLICY_WEIGHTS, POLICY_SETTINGS = "policy.safetensors", "policy.json"
+SCRATCH = "searches"
+"""Folder of the searches that are done, for as long as the stage is not."""
 
 SECOND_MODELS: dict[str, Callable[[int], list[str]]] = {
     "original": lambda repeats: [ORIGINAL],
@@ -43,12 +56,14 @@ class Search:
         repeat: number of the repeat; the audited pair and the matched retrain have several.
         second: name of the model that takes f-'s place.
         searcher: who searches.
+        settings: the same as plain values.
     """
 
     name: str
     repeat: int
     second: str
     searcher: Searcher
+    settings: Any
 
     @property
     def label(self) -> str:
@@ -58,16 +73,16 @@ class Search:
 
 def planned_searches(run: AuditRun) -> Iterator[Search]:
     """Every search of the audit, in order: repeats of the audited pair, of the matched retrain, then single ones."""
-    config = run.config
+    config, settings = run.config, run.settings
     for repeat in range(config.audit.repeats):
-        yield Search(AUDITED, repeat, UNLEARNED, config.searcher)
+        yield Search(AUDITED, repeat, UNLEARNED, config.searcher, settings["searcher"])
     for control in parse_controls(config.audit.controls):
         if control.searched:
             seconds = SECOND_MODELS[control.unlearned or ""](config.audit.repeats)
             for repeat, second in enumerate(seconds):
-                yield Search(control.id, repeat, second, config.searcher)
-    for name, rival in zip(rival_names(config.rivals), config.rivals, strict=True):
-        yield Search(f"rival.{name}", 0, UNLEARNED, rival)
+                yield Search(control.id, repeat, second, config.searcher, settings["searcher"])
+    for name, rival, values in zip(rival_names(config.rivals), config.rivals, settings["rivals"], strict=True):
+        yield Search(f"rival.{name}", 0, UNLEARNED, rival, values)
 
 
 def rival_names(rivals: Sequence[Searcher]) -> list[str]:
@@ -83,33 +98,101 @@ def rival_names(rivals: Sequence[Searcher]) -> list[str]:
 
 
 def attack(run: AuditRun) -> list[str]:
-    """Calibrates the trace, runs every planned search and stores what was found."""
+    """Calibrates the trace, runs every planned search and stores what was found.
+
+    A search that is done is kept at once, so that an interrupted stage goes on with the first one that is missing.
+    """
     models = _Models(run)
-    found = _Findings()
+    results = SearchResults(run, run.folder.path(SCRATCH))
     shutil.rmtree(run.folder.path(SEARCH_LOG), ignore_errors=True)  # else an earlier attempt's curves mix with these
     _calibrate(run, models.scorer(UNLEARNED))
-    for search in planned_searches(run):
-        scorer = models.scorer(search.second)
-        context = AttackContext(
-            pair=scorer.pair,
-            scorer=scorer,
-            generator=models.generator,
-            latent=run.config.latent,
-            public=models.public,
-            budget=run.config.queries,
-            seed=seed_for(run.config.seed, "search", search.repeat),
-            observer=search_observer(run, models.generator, search.label),
-            searcher=search.searcher,
-            probe=deleted_class_probe(run, models.original),
-        )
-        found.add(search, run.config.attack.reconstruct(context), context, scorer)
-    if PRIOR in {control.id for control in parse_controls(run.config.audit.controls)}:
-        for repeat in range(run.config.audit.repeats):
-            seed = seed_for(run.config.seed, PRIOR, repeat)
-            size = len(found.tensors[f"{AUDITED}-{repeat}/inputs"])
-            drawn = prior_only(models.generator, size, run.config.queries, seed, run.config.latent)
-            found.add_prior(repeat, seed, drawn)
-    return [*found.write(run), CALIBRATION]
+    searches = list(planned_searches(run))
+    _search(run, models, results, searches)
+    drawn = _draw_prior(run, models, results)
+    written = _write(run, results, searches, drawn)
+    results.discard()
+    return [*written, CALIBRATION]
+
+
+def _search(run: AuditRun, models: _Models, results: SearchResults, searches: Sequence[Search]) -> None:
+    """Runs the searches that no earlier attempt and no other audit has run."""
+    weights = {
+        name: run.folder.path(weights_file(name))
+        for name in (ORIGINAL, GENERATOR, *(search.second for search in searches))
+    }
+    common = search_inputs(run, weights[ORIGINAL], weights[GENERATOR])
+    jobs = []
+    for search in searches:
+        seed = seed_for(run.config.seed, "search", search.repeat)
+        artefact = search_artefact(common, search.label, weights[search.second], search.settings, seed)
+        job = results.job(artefact, partial(_run_search, run, models, search, seed), shared=search.second != UNLEARNED)
+        jobs.append(job)
+    complete(jobs)
+
+
+def _run_search(run: AuditRun, models: _Models, search: Search, seed: int) -> SearchResult:
+    scorer = models.scorer(search.second)
+    context = AttackContext(
+        pair=scorer.pair,
+        scorer=scorer,
+        generator=models.generator,
+        latent=run.config.latent,
+        public=models.public,
+        budget=run.config.queries,
+        seed=seed,
+        observer=search_observer(run, models.generator, search.label),
+        searcher=search.searcher,
+        probe=deleted_class_probe(run, models.original),
+    )
+    found = run.config.attack.reconstruct(context)
+    tensors = _tensors(found)
+    if search.name == AUDITED:
+        tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}
+    curve = [[float(value) for value in point] for point in found.curve]
+    policy = found.policy if search.name == AUDITED and search.repeat == 0 else None
+    return SearchResult(tensors, _record(search, found, context, scorer), curve, policy)
+
+
+def _draw_prior(run: AuditRun, models: _Models, results: SearchResults) -> list[str]:
+    """Draws the prior-only control, as many candidates as the attack selected; returns the labels of the draws."""
+    if PRIOR not in {control.id for control in parse_controls(run.config.audit.controls)}:
+        return []
+    generator = run.folder.path(weights_file(GENERATOR))
+    jobs = {}
+    for repeat in range(run.config.audit.repeats):
+        label = f"{PRIOR}-{repeat}"
+        seed = seed_for(run.config.seed, PRIOR, repeat)
+        size = len(results.tensors(f"{AUDITED}-{repeat}")["inputs"])
+        draw = partial(_draw, run, models, repeat, size, seed)
+        jobs[label] = results.job(prior_artefact(run, label, generator, size, seed), draw, shared=True)
+    complete(list(jobs.values()))
+    return list(jobs)
+
+
+def _draw(run: AuditRun, models: _Models, repeat: int, size: int, seed: int) -> SearchResult:
+    drawn = prior_only(models.generator, size, run.config.queries, seed, run.config.latent)
+    return SearchResult(_tensors(drawn), {"name": PRIOR, "repeat": repeat, "seed": seed, "queries": 0})
+
+
+def _write(run: AuditRun, results: SearchResults, searches: Sequence[Search], drawn: Sequence[str]) -> list[str]:
+    """Writes the files of the stage at its end, in the order of the plan, and returns their names."""
+    tensors: dict[str, Tensor] = {}
+    records: dict[str, dict[str, Any]] = {}
+    curves: dict[str, list[list[float]]] = {}
+    for label in [*(search.label for search in searches), *drawn]:
+        tensors |= {f"{label}/{name}": value for name, value in results.tensors(label).items()}
+        records[label], curve = results.facts(label)
+        if records[label]["repeat"] == 0 and records[label]["name"] != PRIOR:
+            curves[records[label]["name"].removeprefix("rival.")] = curve
+    for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
+        run.folder.path(name).unlink(missing_ok=True)
+    write_tensors(run.folder.path(CANDIDATES), tensors)
+    write_json(run.folder.path(CURVES), curves)
+    write_json(run.folder.path(SEARCHES), records)
+    policy = results.policy(f"{AUDITED}-0")
+    for name, path in policy.items():
+        place_file(path, run.folder.path(name))
+    return [CANDIDATES, CURVES, SEARCHES, *policy]
 
 
 class _Models:
@@ -130,48 +213,6 @@ class _Models:
             self._scorers[second] = make_scorer(self.run, self.original, other)
             self._scorers[second].fit(self.public)
         return self._scorers[second]
-
-
-class _Findings:
-    """Collects what the searches found and writes it at once, so that a stage leaves all of its files or none."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.curves: dict[str, list[list[float]]] = {}
-        self.searches: dict[str, dict[str, Any]] = {}
-        self.policy: PolicyState | None = None
-
-    def add(self, search: Search, found: Reconstruction, context: AttackContext, scorer: TraceScorer) -> None:
-        """Keeps one search: its selection, for the audited pair every query, for first repeats the curve."""
-        self.tensors.update(_tensors(search.label, found))
-        if search.name == AUDITED:
-            self.tensors[f"{search.label}/pool_latents"] = found.pool.latents
-            self.tensors[f"{search.label}/pool_scores"] = found.pool.scores
-        if search.repeat == 0:
-            shown = search.name.removeprefix("rival.")
-            self.curves[shown] = [[float(value) for value in point] for point in found.curve]
-        if search.name == AUDITED and search.repeat == 0:
-            self.policy = found.policy
-        self.searches[search.label] = _record(search, found, context, scorer)
-
-    def add_prior(self, repeat: int, seed: int, drawn: Reconstruction) -> None:
-        """Keeps one draw of the prior-only control."""
-        label = f"{PRIOR}-{repeat}"
-        self.tensors.update(_tensors(label, drawn))
-        self.searches[label] = {"name": PRIOR, "repeat": repeat, "seed": seed, "queries": 0}
-
-    def write(self, run: AuditRun) -> list[str]:
-        """Writes the files of the stage and returns their names."""
-        written = [CANDIDATES, CURVES, SEARCHES]
-        for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
-            run.folder.path(name).unlink(missing_ok=True)
-        write_tensors(run.folder.path(CANDIDATES), self.tensors)
-        write_json(run.folder.path(CURVES), self.curves)
-        write_json(run.folder.path(SEARCHES), self.searches)
-        if self.policy is not None:
-            save_policy(self.policy, run.folder.path(POLICY_WEIGHTS))
-            written += [POLICY_WEIGHTS, POLICY_SETTINGS]
-        return written
 
 
 def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor], dict[str, float]] | None:
@@ -219,14 +260,14 @@ def _calibrate(run: AuditRun, scorer: TraceScorer) -> Calibration:
     return calibration
 
 
-def _tensors(label: str, found: Reconstruction) -> dict[str, Tensor]:
+def _tensors(found: Reconstruction) -> dict[str, Tensor]:
     return {
-        f"{label}/instance": found.instance,
-        f"{label}/instance_latent": found.instance_latent,
-        f"{label}/instance_score": torch.tensor([found.instance_score]),
-        f"{label}/inputs": found.inputs,
-        f"{label}/scores": found.scores,
-        f"{label}/latents": found.latents,
+        "instance": found.instance,
+        "instance_latent": found.instance_latent,
+        "instance_score": torch.tensor([found.instance_score]),
+        "inputs": found.inputs,
+        "scores": found.scores,
+        "latents": found.latents,
     }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -51,14 +52,69 @@ class Job:
     """How one artefact is had.
 
     Args:
+        cache: where it is kept.
         artefact: what is wanted.
         make: does the work and returns the files to keep.
         take: uses the files of an earlier `make` in its place; they may belong to the cache and must not be changed.
+        announce: is told in a line of text what was taken or is waited for.
     """
 
+    cache: ArtefactCache
     artefact: Artefact
     make: Callable[[], Files]
     take: Callable[[Files], None]
+    announce: Callable[[str], object] = lambda text: None
+
+    def settle(self, *, wait: bool = True) -> bool:
+        """Takes or makes the artefact.
+
+        Args:
+            wait: whether to wait for another process that is making it.
+
+        Returns:
+            Whether it is settled; False only where another process is busy with it and `wait` is false.
+
+        Raises:
+            RunError: the cache cannot be read or written.
+        """
+        if self.taken():
+            return True
+        with self.cache.locked(self.artefact, wait=wait) as mine:
+            if not mine:
+                return False
+            if not self.taken():  # it may have been made in the meantime
+                self.cache.store(self.artefact, self.make())
+        return True
+
+    def taken(self) -> bool:
+        """Uses what is there already, and says whether there was something."""
+        files = self.cache.find(self.artefact)
+        if files is None:
+            return False
+        self.take(files)
+        self.announce(f"{self.artefact.name}: {self.cache.taken}")
+        return True
+
+
+def complete(jobs: Sequence[Job]) -> None:
+    """Gets every artefact, each from its cache or by making it.
+
+    What another process is making at the moment is put off until everything else is there.
+
+    Args:
+        jobs: the artefacts wanted; they may be made in any order.
+
+    Raises:
+        RunError: a cache cannot be read or written.
+    """
+    left = list(jobs)
+    while left:
+        busy = [job for job in left if not job.settle(wait=False)]
+        if len(busy) == len(left):
+            first = busy.pop(0)
+            first.announce(f"{first.artefact.name}: waiting for another process that makes it")
+            first.settle()
+        left = busy
 
 
 class ArtefactCache:
@@ -73,14 +129,16 @@ class ArtefactCache:
     Args:
         root: the folder; made where it does not exist.
         option: the command-line option that named it, for messages.
+        taken: what is said of an artefact that comes from here.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: str | Path, option: str = "--cache") -> None:
+    def __init__(self, root: str | Path, option: str = "--cache", taken: str = "taken from the cache") -> None:
         self.root = Path(root)
         self.option = option
+        self.taken = taken
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"{option} {self.root} is a file; give a folder")
         try:
@@ -89,58 +147,6 @@ class ArtefactCache:
             raise InputError(f"{option} {self.root} cannot be created: {error.strerror}") from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise InputError(f"{option} {self.root} is not writable; choose another folder")
-
-    def complete(self, jobs: Sequence[Job], announce: Callable[[str], object] = lambda text: None) -> None:
-        """Gets every artefact, from the cache or by making it.
-
-        What another process is making at the moment is put off until everything else is there.
-
-        Args:
-            jobs: the artefacts wanted; they may be made in any order.
-            announce: is told in a line of text what was taken or is waited for.
-
-        Raises:
-            RunError: the cache cannot be read or written.
-        """
-        left = list(jobs)
-        while left:
-            busy = [job for job in left if not self.settle(job, announce, wait=False)]
-            if len(busy) == len(left):
-                announce(f"waiting for another process that makes {busy[0].artefact.name}")
-                self.settle(busy.pop(0), announce)
-            left = busy
-
-    def settle(self, job: Job, announce: Callable[[str], object] = lambda text: None, *, wait: bool = True) -> bool:
-        """Takes or makes one artefact.
-
-        Args:
-            job: how.
-            announce: is told in a line of text what was taken.
-            wait: whether to wait for another process that is making it.
-
-        Returns:
-            Whether it is settled; False only where another process is busy with it and `wait` is false.
-
-        Raises:
-            RunError: the cache cannot be read or written.
-        """
-        if self.take(job, announce):
-            return True
-        with self.locked(job.artefact, wait=wait) as mine:
-            if not mine:
-                return False
-            if not self.take(job, announce):  # it may have been made while this process waited
-                self.store(job.artefact, job.make())
-        return True
-
-    def take(self, job: Job, announce: Callable[[str], object] = lambda text: None) -> bool:
-        """Uses an artefact that is there already, and says whether it was."""
-        files = self.find(job.artefact)
-        if files is None:
-            return False
-        job.take(files)
-        announce(f"{job.artefact.name}: taken from the cache")
-        return True
 
     def find(self, artefact: Artefact) -> dict[str, Path] | None:
         """The files of a whole entry, or None where there is none or it is damaged."""
@@ -216,7 +222,7 @@ class ArtefactCache:
             lock.release()
 
     def _folder(self, artefact: Artefact) -> Path:
-        return self.root / artefact.name / artefact.key
+        return self.root / re.sub(r"[^\w.-]", "_", artefact.name) / artefact.key
 
     def _unusable(self, what: str, error: Exception) -> RunError:
         reason = getattr(error, "strerror", None) or str(error)

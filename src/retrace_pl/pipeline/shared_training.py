@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from retrace_pl.errors import InputError
-from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, place_file
+from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, complete, place_file
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
 from retrace_pl.pipeline.training import discard_checkpoints
 
@@ -51,7 +51,7 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
         for training in trainings:
             training.train()
     elif not uses_several_devices(run.config):
-        run.cache.complete([_job(run, training) for training in trainings], run.console.print)
+        complete([_job(run, run.cache, training) for training in trainings])
     elif run.is_rank_zero:
         _lead(run, run.cache, trainings)
     else:
@@ -62,7 +62,7 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
     return [training.file for training in trainings]
 
 
-def _job(run: AuditRun, training: Training) -> Job:
+def _job(run: AuditRun, cache: ArtefactCache, training: Training) -> Job:
     weights = run.folder.path(training.file)
 
     def make() -> Files:
@@ -74,7 +74,7 @@ def _job(run: AuditRun, training: Training) -> Job:
         shutil.rmtree(run.folder.path("tensorboard") / training.name, ignore_errors=True)
         place_file(files[WEIGHTS], weights)
 
-    return Job(training.artefact(), make, take)
+    return Job(cache, training.artefact(), make, take, run.console.print)
 
 
 def _lead(run: AuditRun, cache: ArtefactCache, trainings: Sequence[Training]) -> None:
@@ -82,10 +82,10 @@ def _lead(run: AuditRun, cache: ArtefactCache, trainings: Sequence[Training]) ->
     with ExitStack() as locks:
         missing: list[tuple[Training, Job]] = []
         for training in trainings:
-            job = _job(run, training)
-            if not cache.take(job, run.console.print):
+            job = _job(run, cache, training)
+            if not job.taken():
                 locks.enter_context(cache.locked(job.artefact))
-                if not cache.take(job, run.console.print):
+                if not job.taken():
                     missing.append((training, job))
         trained = {training.name for training, _ in missing}
         os.environ[TAKEN] = ",".join(training.name for training in trainings if training.name not in trained)
