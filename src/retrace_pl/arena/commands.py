@@ -74,6 +74,8 @@ def _result(request: ArenaRequest, outcome: Outcome) -> dict[str, object]:
 
 def _print(outcome: Outcome) -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     console.print(summary_table(outcome.records))
     for record in outcome.failed:
         console.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
