@@ -31,7 +31,7 @@ class BoundaryExpand(UnlearningMethod):
 
     Args:
         epochs: Passes over the records to forget.
-        lr: Learning rate, multiplied by `strength`; 1e-5 is published for large networks, small ones need more.
+        lr: Learning rate, multiplied by `strength`; 1e-5 is published.
         batch_size: Records per batch.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         seed: Seed of the extra row.
@@ -45,7 +45,7 @@ class BoundaryExpand(UnlearningMethod):
     strength_scales_lr: ClassVar[bool] = True
     weighs_forget: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-5, 1e-1, log=True),
+        "lr": Span(1e-6, 1e-2, log=True),
         "epochs": Span(1, 20),
         "batch_size": Choice((16, 32, 64)),
     }

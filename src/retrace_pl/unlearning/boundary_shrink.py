@@ -29,7 +29,7 @@ class BoundaryShrink(UnlearningMethod):
 
     Args:
         epochs: Passes over the records to forget.
-        lr: Learning rate, multiplied by `strength`; 1e-5 is published for large networks, small ones need more.
+        lr: Learning rate, multiplied by `strength`; 1e-5 is published.
         batch_size: Records per batch.
         epsilon: Size of the adversarial step in units of pixel intensity, 0 to 1.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
@@ -43,9 +43,9 @@ class BoundaryShrink(UnlearningMethod):
     strength_scales_lr: ClassVar[bool] = True
     weighs_forget: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-5, 1e-1, log=True),
+        "lr": Span(1e-6, 1e-2, log=True),
         "epochs": Span(1, 20),
-        "epsilon": Span(0.01, 0.5, log=True),
+        "epsilon": Span(0.005, 0.3, log=True),
         "batch_size": Choice((16, 32, 64)),
     }
 

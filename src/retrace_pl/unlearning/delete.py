@@ -25,8 +25,7 @@ class Delete(UnlearningMethod):
 
     Args:
         epochs: Passes over the records to forget.
-        lr: Learning rate, multiplied by `strength`; 5e-5 to 1e-4 are published for large networks, small ones need
-            more.
+        lr: Learning rate, multiplied by `strength`; 5e-5 to 1e-4 are published.
         batch_size: Records per batch.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the learning rate.
@@ -39,7 +38,7 @@ class Delete(UnlearningMethod):
     strength_scales_lr: ClassVar[bool] = True
     weighs_forget: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-5, 1e-1, log=True),
+        "lr": Span(1e-5, 1e-2, log=True),
         "epochs": Span(1, 30),
         "batch_size": Choice((16, 32, 64)),
     }

@@ -21,9 +21,11 @@ class RelaxLoss(UnlearningMethod):
     `t_y = p_y` and `t_k = (1 - p_y) / (K - 1)` for every other class, t held constant. Needs the retained records.
     Source: Chen et al., "RelaxLoss" (ICLR 2022), algorithm 1, the flattening step as in the authors' code.
 
-    Made as a finish: it narrows the gap between the losses of training and unseen records. Nothing in the rule
-    mentions the forget records. Alone it forgets no more than `RetainFineTune` at the same learning rate; to put it
-    after another method, run that one first and this one on its result.
+    Made as a finish: it narrows the gap between the losses of training and unseen records. To put it after another
+    method, run that one first and this one on its result. Nothing in the rule mentions the forget records; what it
+    forgets by itself goes with the ascent below the level, which the retained records alone correct, so that depends
+    on `lr`, `a` and the epochs. After an even epoch the model has just been at the level, after an odd one it may
+    have been pushed past it: compare both before choosing `epochs`.
 
     Args:
         epochs: Passes over the retained records; even and odd ones alternate.
