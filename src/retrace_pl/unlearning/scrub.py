@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace_pl.errors import InputError
-from retrace_pl.unlearning.base import Batch, BatchNorm, UnlearningMethod, at_least
+from retrace_pl.unlearning.base import Batch, UnlearningMethod, at_least
 from retrace_pl.unlearning.search_space import Choice, Span
 from retrace_pl.unlearning.teachers import distillation_losses, frozen_copy, prepared
 
@@ -26,9 +26,11 @@ class SCRUB(UnlearningMethod):
     the scrub baseline of MLS-Bench. Both carry the factor T^2 in both terms.
 
     The authors alternate whole epochs of max and min steps; here, as in MLS-Bench, every pair of batches gets one of
-    each. The teacher starts out equal to the student, where the divergence has no gradient: with frozen batch
-    normalisation and without dropout the first max step does nothing. Under Adam, which divides by the size of the
-    gradient, `strength` matters less than `msteps`; 0 leaves the max steps out.
+    each. The divergence has no upper bound. Batch normalisation in train mode, as published, holds the logits of the
+    forget batch within bounds, and the min steps bring its running statistics back to the retained records; with
+    "freeze" nothing does the first, so that `lr` and `strength` must be far lower. There too the first max step does
+    nothing, because the teacher still equals the student and the divergence has no gradient. Under Adam, which divides
+    by the size of the gradient, `strength` matters less than `msteps`; 0 leaves the max steps out.
 
     Args:
         epochs: Passes over the longer of the two streams, max epochs included.
@@ -37,8 +39,6 @@ class SCRUB(UnlearningMethod):
         alpha: Weight of the divergence in the min step, 0 or more; 0.001 to 0.01 are published.
         gamma: Weight of the cross-entropy in the min step, 0 or more.
         msteps: Number of epochs with max steps.
-        batch_norm: "freeze" by default, because the max step passes batches of the records to forget alone; MLS-Bench
-            has "update".
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the divergence that the max step
             ascends.
 
@@ -64,10 +64,9 @@ class SCRUB(UnlearningMethod):
         alpha: float = 0.001,
         gamma: float = 0.99,
         msteps: int = 2,
-        batch_norm: BatchNorm = "freeze",
         **kwargs: Any,
     ) -> None:
-        super().__init__(epochs=epochs, lr=lr, batch_norm=batch_norm, **kwargs)
+        super().__init__(epochs=epochs, lr=lr, **kwargs)
         if not 0 < temperature < float("inf"):
             raise InputError(f"{self.name}.temperature is {temperature}; set it to a number above 0.")
         at_least("alpha", alpha, 0, self.name)
