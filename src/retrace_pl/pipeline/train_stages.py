@@ -54,8 +54,8 @@ def load_generator(run: AuditRun) -> Generator:
 def pretrain(run: AuditRun) -> list[str]:
     """Trains the audited model on the training split and the evaluator on its own split."""
     trainings = [
-        _classifier_training(run, ORIGINAL, "classifier", "train", "pretrain"),
-        _classifier_training(run, EVALUATOR, "evaluator", "evaluator", "pretrain"),
+        classifier_training(run, ORIGINAL, "classifier", "train", "pretrain"),
+        classifier_training(run, EVALUATOR, "evaluator", "evaluator", "pretrain"),
     ]
     return run_trainings(run, trainings)
 
@@ -76,7 +76,7 @@ def unlearn(run: AuditRun) -> list[str]:
     """Makes a copy of f+ forget, and retrains from scratch without the deleted records for the control."""
     repeats = range(run.config.audit.repeats if "matched_retrain" in run.config.audit.controls else 0)
     if run.config.unlearning.from_scratch:
-        unlearning = _classifier_training(run, UNLEARNED, "classifier", "retain", "unlearn")
+        unlearning = classifier_training(run, UNLEARNED, "classifier", "retain", "unlearn")
     else:
         seed = seed_for(run.config.seed, UNLEARNED)
         original = run.folder.path(weights_file(ORIGINAL))
@@ -87,7 +87,7 @@ def unlearn(run: AuditRun) -> list[str]:
             partial(_make_forget, run, seed),
         )
     retrained = [
-        _classifier_training(run, retrained_name(repeat), "classifier", "retain", "unlearn") for repeat in repeats
+        classifier_training(run, retrained_name(repeat), "classifier", "retain", "unlearn") for repeat in repeats
     ]
     return run_trainings(run, [unlearning, *retrained])
 
@@ -142,7 +142,16 @@ def _adversarial_strategy(config: AuditConfig) -> str:
     return "ddp_find_unused_parameters_true" if plain else chosen
 
 
-def _classifier_training(run: AuditRun, name: str, section: str, split: str, stage: str) -> Training:
+def classifier_training(run: AuditRun, name: str, section: str, split: str, stage: str) -> Training:
+    """One of the audit's classifier trainings, for `run_trainings`.
+
+    Args:
+        run: the audit.
+        name: name of the model; its seed is derived from it.
+        section: settings that describe it: `classifier` or `evaluator`.
+        split: what it is trained on.
+        stage: the stage it belongs to, whose key a checkpoint must have to be continued.
+    """
     seed = seed_for(run.config.seed, name)
     settings: ClassifierSettings = getattr(run.config, section)
     return Training(

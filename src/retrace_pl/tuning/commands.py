@@ -18,7 +18,7 @@ from rich.table import Table
 
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.pipeline.parsing import find_config, one_line
-from retrace_pl.tuning.objective import MEASURES, differences, shortcomings
+from retrace_pl.tuning.objective import MEASURES, WORST, differences, shortcomings
 from retrace_pl.tuning.preset import write_preset
 from retrace_pl.tuning.search import Outcome
 from retrace_pl.tuning.search import tune as search
@@ -26,6 +26,7 @@ from retrace_pl.tuning.setting import SeedSetting, open_settings
 from retrace_pl.tuning.target import Target, find_target, tunable
 
 ALL = "all"
+COLUMNS = ("method", "distance", "retain", "forget", "test", "mia", "reaches", "trials", "failed")
 
 
 def tune(arguments: list[str]) -> None:
@@ -67,8 +68,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="retrace tune",
         description=tune.__doc__,
-        epilog="Every setting of an audit can be given too, for instance --classifier.epochs 5; see "
-        "`retrace audit --help`.",
+        epilog="Every setting of an audit can be given too, for instance --classifier.epochs 5, and --cache FOLDER, "
+        "through which audits and tuning share trained models; see `retrace audit --help`.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -192,19 +193,19 @@ def _report(
 
 def _table(results: dict[str, dict[str, Any]], config: str, settings: list[SeedSetting]) -> Table:
     seeds = ", ".join(str(setting.seed) for setting in settings)
-    title = f"{config}, mean over seeds {seeds}; distance = summed absolute difference to retraining"
-    table = Table("method", "distance", *MEASURES, "s", "trials", title=title, title_justify="left")
+    title = f"{config}, mean over seeds {seeds}; distance: summed absolute difference to retraining"
+    table = Table(*COLUMNS, title=title, title_justify="left", box=None)
+    table.columns[0].no_wrap = True
     shown = [row for row in results.values() if "failure" not in row]
     for name in ("reference", "original"):
         if shown:
             label = "retrained" if name == "reference" else name
-            table.add_row(label, "", *(f"{shown[0][name][measure]:.3f}" for measure in MEASURES), "", "", style="dim")
-    for name, row in sorted(results.items(), key=lambda item: item[1].get("distance", float("inf"))):
+            table.add_row(label, "", *(f"{shown[0][name][measure]:.3f}" for measure in MEASURES), style="dim")
+    for name, row in sorted(results.items(), key=lambda item: item[1].get("distance", WORST)):
         if "failure" in row:
-            table.add_row(escape(name), "failed", *("-" for _ in MEASURES), "-", "-")
+            table.add_row(escape(name), "failed")
             continue
         cells = (f"{row['quality'][measure]:.3f}" for measure in MEASURES)
-        count = f"{row['trials']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
-        label = escape(name) if row["reaches"] else f"{escape(name)} [yellow](not reached)[/yellow]"
-        table.add_row(label, f"{row['distance']:.3f}", *cells, f"{row['seconds']:.1f}", count)
+        reaches = "yes" if row["reaches"] else "no"
+        table.add_row(escape(name), f"{row['distance']:.3f}", *cells, reaches, str(row["trials"]), str(row["failed"]))
     return table

@@ -24,7 +24,7 @@ from retrace_pl.tuning.target import Knobs, Target, Value
 from retrace_pl.unlearning import Choice
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-STARTUP_TRIALS = 10
+STARTUP_TRIALS = 8
 DIGITS = 3
 """Significant digits of a searched number, so that the preset states exactly what was tried."""
 

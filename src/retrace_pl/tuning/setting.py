@@ -12,21 +12,21 @@ from typing import Any
 
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.errors import InputError
-from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier
 from retrace_pl.pipeline.parsing import parse
 from retrace_pl.pipeline.run_folder import fingerprint, seed_for
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
+from retrace_pl.pipeline.shared_training import run_trainings
 from retrace_pl.pipeline.train_stages import (
     ORIGINAL,
     UNLEARNED,
-    build_classifier,
+    classifier_training,
     load_classifier,
     retrained_name,
     weights_file,
 )
-from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit, make_trainer, torch_device
-from retrace_pl.tasks import ClassifierTask, UnlearningTask, unlearning_quality
+from retrace_pl.pipeline.training import make_trainer, torch_device
+from retrace_pl.tasks import UnlearningTask, unlearning_quality
 from retrace_pl.tuning.objective import mean_measures
 from retrace_pl.unlearning import UnlearningMethod
 
@@ -113,36 +113,13 @@ class SeedSetting:
         return model.eval()
 
     def _train(self, name: str, split: str) -> None:
-        run, settings = self.run, self.run.config.classifier
+        run = self.run
         key = fingerprint([ARTEFACT_VERSION, reference_settings(run.settings), name, split])
         if run.folder.is_done(name, key):
             return
-        run.console.print(f"seed {self.seed}: training {name}, {settings.epochs} epochs on the {split} split")
-        start = time.perf_counter()
-        seed = seed_for(run.config.seed, name)
-        task = ClassifierTask(
-            build_classifier(run, settings, seed),
-            run.data.num_classes,
-            optimizer=settings.optimizer,
-            scheduler=settings.scheduler,
-            label_smoothing=settings.label_smoothing,
-            seed=seed,
-        )
-        fit(
-            task,
-            run.data.view(split, "test", batch_size=settings.batch_size, augment=settings.augment),
-            name=name,
-            key=key,
-            epochs=settings.epochs,
-            run=run.folder,
-            settings=run.config.trainer,
-            quiet=run.quiet,
-            accumulate_grad_batches=run.config.trainer.accumulate_grad_batches,
-        )
-        check_finite(task.model, name)
-        weights = copy.deepcopy(task.model).cpu().state_dict()
-        write_tensors(run.folder.path(weights_file(name)), weights, {"architecture": type(task.model).__name__})
-        discard_checkpoints(run.folder, name)
+        run.console.print(f"seed {self.seed}:")
+        start, stage = time.perf_counter(), "pretrain" if split == "train" else "unlearn"
+        run_trainings(run, [classifier_training(run, name, "classifier", split, stage)])
         run.folder.finish(name, key, [weights_file(name)], time.perf_counter() - start)
 
 

@@ -134,7 +134,7 @@ def make_target(name: str, base: Mapping[str, Any], earlier: list[Mapping[str, A
     method = build_method(base, name)
     space = knobs_of(method)
     if not space:
-        raise InputError(f"--method {name}: {method.name} has nothing to tune (its search_space is empty)")
+        raise InputError(f"--method {name}: {method.name} has nothing to tune in an audit")
     starts: list[Knobs] = []
     for settings in (*earlier, base):
         values = knob_values(build_method(settings, name), space)
@@ -147,6 +147,8 @@ def make_target(name: str, base: Mapping[str, Any], earlier: list[Mapping[str, A
 
 def knobs_of(method: UnlearningMethod) -> dict[str, Span | Choice]:
     """The knobs of a method, and of the method it wraps (`inner`) where it does not name those itself."""
+    if method.from_scratch:  # an audit retrains with the pretraining recipe, whatever the settings
+        return {}
     space = dict(method.search_space)
     inner = getattr(method, "inner", None)
     if isinstance(inner, UnlearningMethod) and not any(knob.startswith("inner.") for knob in space):

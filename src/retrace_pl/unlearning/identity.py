@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from retrace_pl.unlearning.base import UnlearningMethod
+from retrace_pl.unlearning.search_space import Choice, Span
 
 
 class Identity(UnlearningMethod):
@@ -21,6 +23,7 @@ class Identity(UnlearningMethod):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    search_space: ClassVar[Mapping[str, Span | Choice]] = {}
 
     def __init__(self, epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(epochs=epochs, **kwargs)
