@@ -43,6 +43,7 @@ class InvertedHinge(UnlearningMethod):
         "lr": Span(1e-4, 1e-2, log=True),
         "epochs": Span(1, 15),
         "strength": Span(0.1, 10.0, log=True),
+        "batch_size": Choice((64, 128)),
         "batch_norm": Choice(("update", "freeze")),
     }
 

@@ -49,11 +49,11 @@ class SCRUB(UnlearningMethod):
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
     weighs_forget: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-4, 1e-1, log=True),
-        "epochs": Span(3, 15),
-        "msteps": Span(1, 5),
-        "strength": Span(0.1, 10.0, log=True),
-        "batch_norm": Choice(("update", "freeze")),
+        "lr": Span(1e-3, 2e-2, log=True),
+        "epochs": Span(5, 15),
+        "msteps": Span(1, 3),
+        "strength": Span(0.05, 1.0, log=True),
+        "batch_size": Choice((64, 128)),
     }
 
     def __init__(

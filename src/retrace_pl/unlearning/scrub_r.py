@@ -42,11 +42,11 @@ class SCRUBRewind(SCRUB):
     """
 
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-4, 1e-1, log=True),
-        "epochs": Span(3, 15),
-        "msteps": Span(1, 10),
-        "strength": Span(0.1, 10.0, log=True),
-        "batch_norm": Choice(("update", "freeze")),
+        "lr": Span(1e-3, 2e-2, log=True),
+        "epochs": Span(5, 12),
+        "msteps": Span(1, 5),
+        "strength": Span(0.05, 1.0, log=True),
+        "batch_size": Choice((64, 128)),
     }
 
     def __init__(

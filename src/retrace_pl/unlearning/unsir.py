@@ -45,11 +45,11 @@ class UNSIR(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-4, 3e-2, log=True),
-        "epochs": Span(2, 10),
-        "impair_epochs": Span(1, 5),
-        "strength": Span(0.1, 10.0, log=True),
-        "noise_steps": Span(5, 80),
+        "lr": Span(3e-3, 3e-2, log=True),
+        "epochs": Span(5, 12),
+        "impair_epochs": Span(1, 3),
+        "strength": Span(0.3, 10.0, log=True),
+        "batch_size": Choice((64, 128)),
     }
 
     def __init__(
