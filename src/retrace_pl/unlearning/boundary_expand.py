@@ -31,7 +31,7 @@ class BoundaryExpand(UnlearningMethod):
 
     Args:
         epochs: Passes over the records to forget.
-        lr: Learning rate, multiplied by `strength`; 1e-5 is published.
+        lr: Learning rate, multiplied by `strength`; 1e-5 is published, with SGD.
         batch_size: Records per batch.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         seed: Seed of the extra row.
@@ -47,7 +47,8 @@ class BoundaryExpand(UnlearningMethod):
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "lr": Span(1e-6, 1e-2, log=True),
         "epochs": Span(1, 20),
-        "batch_size": Choice((16, 32, 64)),
+        "optimizer": Choice(("sgd", "adam")),
+        "batch_size": Choice((32, 64)),
     }
 
     def __init__(

@@ -29,9 +29,10 @@ class BoundaryShrink(UnlearningMethod):
 
     Args:
         epochs: Passes over the records to forget.
-        lr: Learning rate, multiplied by `strength`; 1e-5 is published.
+        lr: Learning rate, multiplied by `strength`; 1e-5 is published, with SGD.
         batch_size: Records per batch.
-        epsilon: Size of the adversarial step in units of pixel intensity, 0 to 1.
+        epsilon: Size of the adversarial step in units of pixel intensity, 0 to 1; a large one leads past the nearest
+            class.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the learning rate.
 
@@ -46,7 +47,8 @@ class BoundaryShrink(UnlearningMethod):
         "lr": Span(1e-6, 1e-2, log=True),
         "epochs": Span(1, 20),
         "epsilon": Span(0.005, 0.3, log=True),
-        "batch_size": Choice((16, 32, 64)),
+        "optimizer": Choice(("sgd", "adam")),
+        "batch_size": Choice((32, 64)),
     }
 
     def __init__(
