@@ -198,7 +198,7 @@ def _complete(name: str, kind: type, value: str | dict[str, Any] | Path, where: 
     try:
         values = parser.parse_args([f"--{name}={text}"])
         parser.instantiate(values)
-        found: dict[str, Any] = json.loads(parser.dump(values, format="json", skip_none=False))[name]
+        found: dict[str, Any] = json.loads(parser.dump(values, format="json", skip_unset=False))[name]
     except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(f"{where}: {one_line(error).removeprefix(f'--{name}: ')}") from error
     except InputError as error:
