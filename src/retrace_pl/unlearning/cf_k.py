@@ -25,7 +25,8 @@ class CFk(RetainFineTune):
     A block is a layer with a weight matrix or kernel, together with the normalisation after it, or a residual block
     as a whole (`find_blocks`). All other parameters and buffers stay as they are to the last bit, whatever the weight
     decay and momentum: the frozen part is in eval mode, so that its statistics do not follow the data and its dropout
-    is off. What the features of that part know of the deleted records stays in the model.
+    is off. What the features of that part know of the deleted records stays in the model. As in all fine-tuning nothing
+    names the forget records: a high learning rate or weight decay is what forgets.
 
     Args:
         epochs: Passes over the retained records.
@@ -39,8 +40,9 @@ class CFk(RetainFineTune):
 
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "k": Span(1, 3),
-        "lr": Span(1e-3, 1.0, log=True),
+        "lr": Span(1e-2, 2.0, log=True),
         "epochs": Span(5, 20),
+        "weight_decay": Span(1e-5, 2e-2, log=True),
     }
 
     def __init__(self, epochs: int = 10, lr: float = 1e-2, k: int = 2, **kwargs: Any) -> None:

@@ -39,7 +39,7 @@ class L1Sparse(UnlearningMethod):
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "lr": Span(1e-3, 1e-1, log=True),
         "epochs": Span(5, 20),
-        "gamma": Span(1e-5, 1e-2, log=True),
+        "gamma": Span(1e-4, 1e-1, log=True),
     }
 
     def __init__(self, epochs: int = 10, lr: float = 1e-2, gamma: float = 5e-4, **kwargs: Any) -> None:

@@ -75,14 +75,14 @@ class NoisyFineTune(UnlearningMethod):
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "clip_weights": Span(1e-3, 5e-2, log=True),
         "noisy_steps": Span(1, 20),
-        "lr": Span(1e-2, 2e-1, log=True),
+        "lr": Span(3e-2, 5e-1, log=True),
         "epochs": Span(10, 30),
     }
 
     def __init__(
         self,
         epochs: int = 20,
-        lr: float = 5e-2,
+        lr: float = 1e-1,
         epsilon: float = 1.0,
         delta: float = 1e-5,
         clip_weights: float = 0.01,

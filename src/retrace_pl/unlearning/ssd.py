@@ -32,7 +32,8 @@ class SSD(UnlearningMethod):
     thresholds do not carry over. Batch-norm statistics stay as they are.
 
     Args:
-        alpha: Threshold of selection, above 0; published: 10 (ResNet-18), for a hundred classes.
+        alpha: Threshold of selection, above 0; published: 10 (ResNet-18, a hundred classes). The window in which the
+            class goes and the rest stays may be narrow: 8.5 to 9 for one digit of ten.
         lam: Dampening constant lambda, above 0: how much of a selected weight is left; published: 1.
         epochs: 0; the method only edits.
         kwargs: The other settings of `UnlearningMethod`; `strength` divides `alpha`, so that more selects more weights
@@ -44,11 +45,11 @@ class SSD(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "alpha": Span(0.5, 30.0, log=True),
-        "lam": Span(0.01, 2.0, log=True),
+        "alpha": Span(5.0, 20.0, log=True),
+        "lam": Span(0.1, 5.0, log=True),
     }
 
-    def __init__(self, alpha: float = 10.0, lam: float = 1.0, epochs: int = 0, **kwargs: Any) -> None:
+    def __init__(self, alpha: float = 5.0, lam: float = 1.0, epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(epochs=epochs, **kwargs)
         for setting, value in (("alpha", alpha), ("lam", lam)):
             if not 0 < value < float("inf"):

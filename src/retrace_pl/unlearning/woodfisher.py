@@ -26,8 +26,9 @@ class WoodFisherInfluence(UnlearningMethod):
 
     `inverse_fisher_product` applies the inverse exactly. The recursion in the code of Jia et al. keeps one vector of
     WoodFisher's N and so applies something else, with damping 1; they also subtract the retained records' gradient,
-    which vanishes at a minimum. Expect little where the original model fits its data: g is then tiny, and the step is
-    first order. Batch-norm statistics stay as they are.
+    which vanishes at a minimum. The step is first order and depends on how well the original model fits the records to
+    forget: where it fits them closely g is tiny, and where it does not a step of 1 may destroy the model. A smaller
+    `damping` wants a smaller `alpha`. Batch-norm statistics stay as they are.
 
     Args:
         alpha: Length of the step, 0 or more; 1 is the influence estimate, published: 0.1 to 20.
@@ -43,7 +44,7 @@ class WoodFisherInfluence(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "alpha": Span(0.1, 1000.0, log=True),
+        "alpha": Span(1e-3, 20.0, log=True),
         "damping": Span(1e-4, 1.0, log=True),
     }
 
