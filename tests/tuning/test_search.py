@@ -144,7 +144,7 @@ def test_the_same_search_tries_the_same(settings, neggrad, tmp_path):
 def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, neggrad, tmp_path, monkeypatch):
     whole = tune(neggrad, settings, tmp_path / "whole", trials=4)
     evaluated = []
-    original = module._run_seed
+    original = module.evaluate_seed
 
     def interrupted(*arguments):
         evaluated.append(arguments)
@@ -152,7 +152,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, negg
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(module, "_run_seed", interrupted)
+    monkeypatch.setattr(module, "evaluate_seed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(neggrad, settings, tmp_path / "cut", trials=4)
     with next((tmp_path / "cut").glob("*.jsonl")).open("a") as file:

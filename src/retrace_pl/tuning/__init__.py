@@ -1,5 +1,6 @@
 """Tuning: the settings of an unlearning method that bring it closest to retraining."""
 
+from retrace_pl.tuning.evaluation import evaluate_seed, summarise
 from retrace_pl.tuning.objective import (
     FORGET_MARGIN,
     MEASURES,
@@ -10,6 +11,7 @@ from retrace_pl.tuning.objective import (
     mean_measures,
     shortcomings,
 )
+from retrace_pl.tuning.preset import describe_setting
 from retrace_pl.tuning.search import Outcome, tune
 from retrace_pl.tuning.setting import SeedSetting, open_settings
 from retrace_pl.tuning.target import Target, build_method, find_target, preset_files, read_preset, tunable
@@ -23,14 +25,17 @@ __all__ = [
     "SeedSetting",
     "Target",
     "build_method",
+    "describe_setting",
     "differences",
     "distance",
+    "evaluate_seed",
     "find_target",
     "mean_measures",
     "open_settings",
     "preset_files",
     "read_preset",
     "shortcomings",
+    "summarise",
     "tunable",
     "tune",
 ]

@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from retrace_pl.errors import RunError
 from retrace_pl.pipeline.parsing import one_line
 from retrace_pl.pipeline.run_folder import fingerprint, seed_for
-from retrace_pl.tuning.objective import WORST, differences, distance, mean_measures
+from retrace_pl.tuning.evaluation import evaluate_seed
+from retrace_pl.tuning.objective import WORST, mean_measures
 from retrace_pl.tuning.setting import SeedSetting, reference_settings
 from retrace_pl.tuning.target import Knobs, Target, Value
 from retrace_pl.unlearning import Choice
@@ -155,7 +156,7 @@ def _evaluate(
     """The trial's mean distance; None once it cannot become the best any more."""
     runs: list[dict[str, Any]] = []
     for position, setting in enumerate(settings):
-        run = _run_seed(target, knobs, setting)
+        run = evaluate_seed(target.settings(knobs), target.name, setting)
         runs.append(run)
         trial.set_user_attr("runs", runs)
         if run["failure"] is not None:
@@ -165,23 +166,6 @@ def _evaluate(
         if best is not None and position + 1 < len(settings) and mean * len(runs) > best * len(settings):
             return None
     return math.fsum(row["distance"] for row in runs) / len(runs)
-
-
-def _run_seed(target: Target, knobs: Knobs, setting: SeedSetting) -> dict[str, Any]:
-    reference, start = setting.reference, time.perf_counter()
-    result: dict[str, Any] = {"seed": setting.seed, "reference": reference, "failure": None}
-    try:
-        quality = setting.quality(setting.unlearn(target.build(knobs)))
-    except (
-        Exception
-    ) as error:  # settings that break a method, in whatever way, are an answer and must not end the search
-        return result | {"failure": f"{type(error).__name__}: {one_line(error)}"}
-    gaps = differences(quality, reference)
-    value = distance(gaps)
-    result |= {"quality": quality, "differences": gaps, "distance": value, "seconds": time.perf_counter() - start}
-    if not all(map(math.isfinite, gaps.values())):
-        result["failure"] = "a measure is not finite"
-    return result
 
 
 def _open_study(target: Target, settings: Sequence[SeedSetting], folder: Path) -> optuna.Study:
