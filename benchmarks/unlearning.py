@@ -87,7 +87,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"## Unlearning presets: {result['setting']}",
         "",
-        f"`{result['command']}`; means over seeds {', '.join(map(str, result['seeds']))}, which no preset was tuned on.",
+        f"`{result['command']}`; means over seeds {', '.join(map(str, result['seeds']))}, not used in tuning.",
         "Distance: summed absolute difference to the retrained models in the four measures, mean over the seeds.",
         f"Reaches: forget accuracy within {FORGET_MARGIN:g} and retain accuracy within {RETAIN_MARGIN:g} of them.",
         "",
