@@ -18,6 +18,7 @@ from retrace_pl.unlearning.ihl import InvertedHinge
 from retrace_pl.unlearning.l1_sparse import L1Sparse
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
 from retrace_pl.unlearning.noisy_finetune import NoisyFineTune
+from retrace_pl.unlearning.perturbed_distillation import PerturbedDistillation
 from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.relax_loss import RelaxLoss
 from retrace_pl.unlearning.retain_finetune import RetainFineTune
@@ -54,6 +55,7 @@ METHODS: dict[str, type[UnlearningMethod]] = {
     "eu_k": EUk,
     "l1_sparse": L1Sparse,
     "noisy_finetune": NoisyFineTune,
+    "perturbed_distillation": PerturbedDistillation,
     "identity": Identity,
     "weight_noise": WeightNoise,
 }
