@@ -52,6 +52,20 @@ def test_resolved_configuration_parses_to_the_same_settings(tiny, tmp_path):
     assert stage_keys(first.settings) == stage_keys(second.settings)
 
 
+def test_packaged_parts_give_the_keys_of_the_same_settings_written_out(tmp_path):
+    first = parse("audit", "", ["--config", "digits"])
+    (tmp_path / "config.yaml").write_text(first.text)
+    second = parse("audit", "", ["--config", str(tmp_path / "config.yaml")])
+    assert stage_keys(first.settings) == stage_keys(second.settings)
+
+
+def test_the_cache_is_no_setting_of_the_audit(tiny, tmp_path):
+    plain, cached = (parse("audit", "", ["--config", tiny, *more]) for more in ([], ["--cache", str(tmp_path)]))
+    assert (plain.cache, cached.cache) == (None, tmp_path)
+    assert stage_keys(plain.settings) == stage_keys(cached.settings)
+    assert plain.text == cached.text
+
+
 def test_keys_change_from_the_stage_on_that_a_setting_belongs_to(tiny):
     base = stage_keys(parse("audit", "", ["--config", tiny]).settings)
     black = stage_keys(parse("audit", "", ["--config", tiny, "--access", "black"]).settings)

@@ -319,7 +319,8 @@ def test_code_of_ones_own_is_in_the_keys(tmp_path, monkeypatch):
     __import__("my_methods")
     settings = {"class_path": "my_methods.Rule", "init_args": {"inner": [{"class_path": "torch.optim.SGD"}]}}
     before = code_hashes(settings)
-    assert list(before) == ["my_methods.Rule"]
+    assert list(before) == ["my_methods.Rule"], "a library is known by its version"
+    assert list(code_hashes({"class_path": "retrace_pl.attacks.ReTrace"})) == ["retrace_pl.attacks.ReTrace"]
     (package / "rule.py").write_text("class Rule: pass\n")
     assert code_hashes(settings) != before
     for name in ("my_methods", "my_methods.rule"):

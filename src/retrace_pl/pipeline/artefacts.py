@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from retrace_pl._version import __version__
 from retrace_pl.pipeline.cache import Artefact, file_hash
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
 from retrace_pl.pipeline.training import torch_device
 
-LIBRARIES = ("retrace_pl", "torch", "torchvision", "lightning", "stable_baselines3", "sb3_contrib")
-"""Packages whose code is known by a version; the file of any other class that a setting names is hashed."""
+LIBRARIES = ("torch", "torchvision", "lightning", "stable-baselines3", "sb3-contrib", "numpy")
+"""Packages that are known by their versions; of every other class that a setting names, the file is hashed."""
 
 
 def classifier_artefact(run: AuditRun, name: str, section: str, split: str, seed: int) -> Artefact:
@@ -149,10 +148,11 @@ def split_hash(run: AuditRun, name: str) -> str:
 
 
 def code_hashes(settings: Any) -> dict[str, str]:
-    """Hash of the file of every class in the settings that is not part of a library: a user may edit it."""
+    """Hash of the file of every class in the settings that is not part of a library: somebody may edit it."""
     found = {}
     for path in sorted(set(_class_paths(settings))):
-        source = None if path.partition(".")[0] in LIBRARIES else _source_file(path)
+        package = path.partition(".")[0].replace("_", "-")
+        source = None if package in LIBRARIES else _source_file(path)
         if source is not None:
             found[path] = file_hash(Path(source))
     return found
@@ -199,6 +199,13 @@ def platform(run: AuditRun) -> dict[str, Any]:
     """What decides the last digits of every number; threads and the machine's model are left out."""
     return {
         "version": [ARTEFACT_VERSION, __version__],
-        "torch": torch.__version__,
+        "libraries": {name: _version(name) for name in LIBRARIES},
         "device": torch_device(run.config.trainer).type,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
