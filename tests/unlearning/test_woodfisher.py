@@ -71,6 +71,15 @@ def test_a_small_step_raises_the_loss_on_the_forget_records():
     assert nn.functional.cross_entropy(model(forget[0]), forget[1]) > before
 
 
+def test_double_precision_stays_double():
+    model = nn.Linear(4, 3).double()
+    before = model.weight.detach().clone()
+    (inputs, labels), (forget, gone) = stream(1, 15), stream(2, 5)
+    WoodFisherInfluence().edit(model, [(inputs.double(), labels)], [(forget.double(), gone)])
+    assert model.weight.dtype == torch.float64
+    assert not torch.equal(model.weight, before)
+
+
 def test_strength_0_changes_nothing():
     model = nn.Linear(4, 3)
     before = model.weight.detach().clone()

@@ -37,9 +37,9 @@ class L1Sparse(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(1e-3, 1e-1, log=True),
-        "epochs": Span(5, 20),
-        "gamma": Span(1e-4, 1e-1, log=True),
+        "lr": Span(2e-3, 5e-2, log=True),
+        "epochs": Span(10, 20),
+        "gamma": Span(5e-4, 5e-2, log=True),
     }
 
     def __init__(self, epochs: int = 10, lr: float = 1e-2, gamma: float = 5e-4, **kwargs: Any) -> None:

@@ -89,7 +89,7 @@ class WoodFisherInfluence(UnlearningMethod):
                 f"{self.name}.records is {records}, whose gradients take {needed:.1f} GiB of {type(model).__name__}; "
                 f"lower it to {int(self.memory_gib * 2**30 / numbers)} or raise memory_gib."
             )
-        gradient = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+        gradient = parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters))
         forgotten = 0
         with evaluating(model):
             for inputs, labels in forget_loader:
