@@ -45,10 +45,10 @@ class UNSIR(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "lr": Span(3e-3, 3e-2, log=True),
-        "epochs": Span(5, 12),
-        "impair_epochs": Span(1, 3),
-        "strength": Span(0.3, 10.0, log=True),
+        "lr": Span(5e-3, 3e-2, log=True),
+        "epochs": Span(7, 15),
+        "impair_epochs": Span(1, 2),
+        "strength": Span(0.3, 5.0, log=True),
         "batch_size": Choice((64, 128)),
     }
 
