@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, RunError
 from retrace_pl.mls_bench import find_setting, harness, prepare_benchmark, run_setting
 from retrace_pl.mls_bench.data import UnlearningData
 from retrace_pl.mls_bench.scores import NOT_FINITE, NOT_FORGOTTEN
@@ -123,6 +123,15 @@ def test_a_run_that_diverges_is_a_row(benchmark_digits):
     assert "diverged" in result["error"]
     assert math.isnan(result["retain_acc"])
     assert math.isnan(result["mls_bench_compatible"]["unlearn_score"])
+
+
+def test_a_run_that_cannot_start_is_no_divergence(benchmark_digits, monkeypatch):
+    def fit(*args, **options):
+        raise RunError("last.ckpt cannot be read")
+
+    monkeypatch.setattr(harness, "fit", fit)
+    with pytest.raises(RunError, match="cannot be read"):
+        benchmark_digits.run("scrub")
 
 
 def test_objects_are_never_taken_from_a_file(benchmark_digits, trainings):

@@ -10,7 +10,8 @@ import torch
 
 from retrace_pl.errors import InputError
 from retrace_pl.mls_bench.data import BenchmarkData, load_data
-from retrace_pl.mls_bench.harness import Benchmark, training_key
+from retrace_pl.mls_bench.harness import Benchmark
+from retrace_pl.mls_bench.results import training_key
 from retrace_pl.mls_bench.settings import PUBLISHED_SEED, Limits, find_preset, find_setting
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder

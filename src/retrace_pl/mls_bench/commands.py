@@ -19,7 +19,7 @@ from retrace_pl.mls_bench.table import print_results
 from retrace_pl.pipeline.config import TrainerSettings
 
 _LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size")
-_IDENTITY = ("setting", "preset", "method", "seed", "own_settings", "overrides")
+_IDENTITY = ("setting", "preset", "method", "file", "seed", "own_settings", "overrides")
 
 
 class _Parser(argparse.ArgumentParser):

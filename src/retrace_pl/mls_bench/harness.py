@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,17 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from filelock import FileLock
 from rich.console import Console
 from torch import nn
 
-from retrace_pl import __version__
 from retrace_pl.data import LabelledTensors
 from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.mls_bench.data import BenchmarkData, TrainingData, UnlearningData
 from retrace_pl.mls_bench.methods import Plug, find_method
+from retrace_pl.mls_bench.results import gap_to, recipe_of, training_key, versions, with_nan
 from retrace_pl.mls_bench.scores import Measured, Validity, measure, score_fields
 from retrace_pl.mls_bench.settings import CHANNELS, PRETRAINING, Limits, Setting, find_preset
 from retrace_pl.models import ImageClassifier
@@ -29,9 +28,6 @@ from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint, load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit, torch_device
 from retrace_pl.tasks import ClassifierTask, UnlearningTask
-
-VERSION = 1
-"""Raised when the same settings would give another result than before, so that old files are not reused."""
 
 ORIGINAL = "original"
 
@@ -121,10 +117,11 @@ class Benchmark:
             "setting": self.setting.name,
             "preset": self.preset,
             "method": plug.name,
+            "file": plug.file,
             "seed": self.seed,
             "forget_class": self.setting.forget_class,
             **scores,
-            "gap_to_retrain": None if retrained is None else _gap(scores, retrained),
+            "gap_to_retrain": None if retrained is None else gap_to(scores, retrained),
             "valid": not problems,
             "problems": problems,
             "error": unlearnt["diverged"],
@@ -169,8 +166,9 @@ class Benchmark:
 
     def _trained(self, name: str, records: LabelledTensors) -> ImageClassifier:
         path = self.folder.path(f"{name}.safetensors")
-        if not self.folder.is_done(name, self.key):
-            self._train(name, records, path)
+        with self._lock(name):
+            if not self.folder.is_done(name, self.key):
+                self._train(name, records, path)
         model = self._build()
         load_weights(model, path)
         return model
@@ -182,9 +180,7 @@ class Benchmark:
         self.folder.begin(name, ())
         model = self._build(seed)
         if torch_device(self.trainer).type == "cpu":
-            model.to(
-                memory_format=torch.channels_last
-            )  # depthwise convolutions are twice as fast; weights are stored plain
+            model.to(memory_format=torch.channels_last)  # faster depthwise convolutions; the file holds plain weights
         task = ClassifierTask(
             model,
             self.data.num_classes,
@@ -204,6 +200,10 @@ class Benchmark:
         discard_checkpoints(self.folder, name)
         self.folder.finish(name, self.key, [path.name], time.perf_counter() - start)
 
+    def _lock(self, stage: str) -> FileLock:
+        """Held while a stage runs, so that parallel commands wait for f+ instead of training it twice."""
+        return FileLock(self.folder.path(f".{stage}.lock"))
+
     def _fit(self, task: Any, data: Any, name: str, key: str, epochs: int, **options: Any) -> None:
         run, settings = self.folder, self.trainer
         fit(task, data, name=name, key=key, epochs=epochs, run=run, settings=settings, quiet=self.quiet, **options)
@@ -211,11 +211,15 @@ class Benchmark:
     def _unlearnt(self, plug: Plug, rerun: bool) -> dict[str, Any]:
         """What came out of the unlearning, from its file if the same run is there."""
         stage = f"{plug.name}-class{self.setting.forget_class}{'-own' if plug.own_settings else ''}"
+        key = fingerprint([self.key, plug.source, plug.own_settings, asdict(self.limits), recipe_of(plug)])
+        with self._lock(stage):
+            return self._unlearn_once(plug, stage, key, rerun)
+
+    def _unlearn_once(self, plug: Plug, stage: str, key: str, rerun: bool) -> dict[str, Any]:
         result, weights = self.folder.path(f"{stage}.json"), self.folder.path(f"{stage}.safetensors")
-        key = fingerprint([self.key, plug.source, plug.own_settings, asdict(self.limits), _recipe(plug)])
         if plug.source is not None and not rerun and self.folder.is_done(stage, key):
             self.console.print(f"{self.setting.name}: {plug.name} done already")
-            return _with_nan(read_json(result))
+            return with_nan(read_json(result))
         self.folder.begin(stage, ())
         if not plug.resumable or rerun:
             discard_checkpoints(self.folder, stage)
@@ -226,10 +230,10 @@ class Benchmark:
         unlearnt = {
             "diverged": diverged,
             "measured": None if diverged else asdict(self._measure(model)),
-            "recipe": _recipe(plug),
+            "recipe": recipe_of(plug),
             "seconds": round(seconds, 3),
             "device": str(torch_device(self.trainer)),
-            "versions": _versions(),
+            "versions": versions(),
         }
         write_tensors(weights, model.state_dict())
         write_json(result, unlearnt)
@@ -247,6 +251,8 @@ class Benchmark:
         try:
             self._fit(task, data, stage, key, plug.method.epochs)
         except RunError as error:
+            if task._trainer is None:  # nothing has run yet: a damaged checkpoint, not a divergence
+                raise
             return task.model.cpu(), str(error)
         return task.model.cpu(), None
 
@@ -254,41 +260,3 @@ class Benchmark:
         known = self.folder.seconds()
         names = [ORIGINAL, *([f"retrained-class{self.setting.forget_class}"] if reference else [])]
         return {name.partition("-")[0]: known[name] for name in names if name in known}
-
-
-def training_key(setting: Setting, limits: Limits, seed: int, digest: str, trainer: TrainerSettings) -> str:
-    """Hash of what f+ and the reference depend on; the reference's name holds the class."""
-    used = {name: value for name, value in asdict(limits).items() if name != "unlearn_epochs"}
-    return fingerprint([VERSION, setting.task.name, used, PRETRAINING, seed, digest, trainer.precision])
-
-
-def _recipe(plug: Plug) -> dict[str, Any]:
-    method = plug.method
-    return {
-        "optimizer": method.optimizer_name,
-        "lr": method.lr,
-        "weight_decay": method.weight_decay,
-        "strength": method.strength,
-        "epochs": method.epochs,
-        "batch_size": method.batch_size,
-    }
-
-
-def _gap(scores: dict[str, Any], retrained: Measured) -> dict[str, float]:
-    return {name: scores[name] - value for name, value in retrained.as_dict().items()}
-
-
-def _with_nan(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored run, whose NaN JSON had to write as null."""
-    if stored["measured"] is not None:
-        stored["measured"] = {k: float("nan") if v is None else v for k, v in stored["measured"].items()}
-    return stored
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "retrace_pl": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

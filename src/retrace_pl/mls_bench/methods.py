@@ -35,6 +35,7 @@ class Plug:
         source: Hash of the code behind it; None where it is not known, so that nothing may be reused.
         own_settings: Whether it runs with its own optimiser, epochs and batches.
         resumable: Whether it can continue at an epoch; a foreign object cannot, because nobody saves its state.
+        file: The file it comes from, if any.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Plug:
     source: str | None
     own_settings: bool = False
     resumable: bool = True
+    file: str | None = None
 
 
 class ForeignMethod(UnlearningMethod):
@@ -183,8 +185,8 @@ def _from_file(path: Path, limits: Limits, own_settings: bool) -> Plug:
     if isinstance(inner, UnlearningMethod):
         if not own_settings:
             impose(inner, limits)
-        return Plug(path.stem, inner, source, own_settings)
-    return Plug(path.stem, ForeignMethod(inner, str(path), **recipe(limits)), source, resumable=False)
+        return Plug(path.stem, inner, source, own_settings, file=str(path))
+    return Plug(path.stem, ForeignMethod(inner, str(path), **recipe(limits)), source, resumable=False, file=str(path))
 
 
 def load_file(path: Path) -> Any:

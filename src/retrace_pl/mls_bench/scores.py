@@ -44,10 +44,10 @@ def mls_bench_auc(member_scores: NDArray[Any], nonmember_scores: NDArray[Any]) -
 
     Equal scores are ranked by position (see `positional_auc`). With every confidence equal the published value is
     decided by numpy's default argsort alone: 0.3635 for 500 members and 100 non-members, 0.0382 for 6000 and 1000,
-    which are the published negative_gradient rows. That order is reproduced by numpy 1.25 to 2.2 on processors with
-    AVX-512; from numpy 2.3 on equal scores stay in place (0.0), and without these instructions they end up in yet
-    another order. NaN scores give 0.6974 for 6000 and 1000 with any of them. Where no two scores are equal, the value
-    is the ordinary AUC everywhere.
+    which are the published negative_gradient rows. numpy 1.26, 2.0 and 2.2 give that order on processors with AVX-512;
+    numpy 2.4 leaves equal scores in place (0.0), and without vector instructions they end up in yet another order. NaN
+    scores give 0.6974 for 6000 and 1000 in all of these. Where no two scores are equal, the value is the ordinary AUC
+    everywhere.
 
     Args:
         member_scores: `[n]`.
