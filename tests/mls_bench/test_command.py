@@ -103,9 +103,10 @@ def test_a_file_of_something_else_is_not_overwritten(digits, tmp_path, capsys):
 def result(**changes):
     values = {
         "setting": "mobilenetv2-fmnist-class0", "preset": "full", "method": "mine", "file": None, "seed": 42,
-        "own_settings": False, "overrides": {}, "retain_acc": 0.94, "forget_acc": 0.0, "forget_mia_auc": 0.499, "unlearn_score": 0.813,
-        "mls_bench_compatible": {"forget_mia_auc": 0.499, "unlearn_score": 0.813}, "two_sided_score": 0.979,
-        "mia_leakage": 0.002, "gap_to_retrain": None, "valid": True, "problems": [], "error": None,
+        "own_settings": False, "overrides": {}, "retain_acc": 0.94, "forget_acc": 0.0, "forget_mia_auc": 0.499,
+        "unlearn_score": 0.813, "mls_bench_compatible": {"forget_mia_auc": 0.499, "unlearn_score": 0.813},
+        "two_sided_score": 0.979, "mia_leakage": 0.002, "gap_to_retrain": None, "valid": True, "problems": [],
+        "error": None,
     }  # fmt: skip
     return values | changes
 
