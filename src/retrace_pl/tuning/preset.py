@@ -55,7 +55,8 @@ def describe_setting(config: str, run: AuditRun) -> str:
         deletion = f"deleted: class {deleted}"
     else:
         deletion = f"deleted: {len(run.data.split('forget'))} single records"
-    return f"{config}: {run.config.data.source.title}, {architecture}, {deletion}"
+    title = run.config.data.source.title
+    return f"{config if title == config else f'{config}: {title}'}, {architecture}, {deletion}"
 
 
 def _comment(outcome: Outcome, config: str, run: AuditRun) -> list[str]:

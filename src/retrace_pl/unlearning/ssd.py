@@ -45,7 +45,7 @@ class SSD(UnlearningMethod):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
-        "alpha": Span(5.0, 20.0, log=True),
+        "alpha": Span(0.1, 20.0, log=True),
         "lam": Span(0.1, 5.0, log=True),
     }
 
