@@ -45,9 +45,9 @@ class SalUn(RandomLabel):
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "cache"})
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "lr": Span(3e-3, 1e-1, log=True),
-        "epochs": Span(1, 15),
+        "epochs": Span(5, 15),
         "keep": Span(0.1, 0.9),
-        "strength": Span(0.1, 10.0, log=True),
+        "strength": Span(0.1, 2.0, log=True),
         "batch_size": Choice((64, 128)),
     }
 
