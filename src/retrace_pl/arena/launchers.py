@@ -25,7 +25,7 @@ ATTEMPTS = 2
 """Times a cell is tried whose process dies; an error that the process survives is recorded at once."""
 
 PATIENCE = 3.0
-"""Seconds a process has to end when asked to, before it is killed."""
+"""Seconds in which a process that is ending is gone."""
 
 JOBS = "submitit"
 """Folder of submitit's scripts and logs inside the arena's."""
@@ -67,24 +67,22 @@ class Worker:
             return False
         return True
 
-    def end(self) -> str:
-        """Ends the process, with everything it started, and says how it ended."""
-        self.connection.close()
-        if self.process.is_alive():
-            self._signal(signal.SIGTERM)
-        self.process.join(PATIENCE)
-        if self.process.is_alive():
-            self._signal(signal.SIGKILL)
-            self.process.join()
+    def how_it_died(self) -> str:
+        """Says how the process ended whose answer did not come."""
+        self.process.join(PATIENCE)  # its end of the connection closes a moment before it is gone
+        self.kill()
         code = self.process.exitcode or 0
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
-    def _signal(self, number: signal.Signals) -> None:
+    def kill(self) -> None:
+        """Ends the process and everything it started, at once: whatever it was writing is whole or absent."""
+        self.connection.close()
         process = self.process.pid
         assert process is not None
         with contextlib.suppress(ProcessLookupError):
             # Before it leads a group of its own it is in ours, which must not be ended.
-            (os.killpg if os.getpgid(process) == process else os.kill)(process, number)
+            (os.killpg if os.getpgid(process) == process else os.kill)(process, signal.SIGKILL)
+        self.process.join()
 
 
 def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) -> None:
@@ -117,7 +115,7 @@ def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) 
                 tried, worker.cell = worker.cell, None
                 assert tried is not None
                 if not worker.answered():
-                    ended = worker.end()
+                    ended = worker.how_it_died()
                     workers[workers.index(worker)] = Worker()
                     if attempts[tried.id] < ATTEMPTS:
                         queue.appendleft((tried, attempts[tried.id] + 1))
@@ -126,7 +124,7 @@ def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) 
                 _report(tried, work, observer)
     finally:
         for worker in workers:
-            worker.end()
+            worker.kill()
 
 
 def run_submitit(

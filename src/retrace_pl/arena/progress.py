@@ -63,7 +63,8 @@ class ArenaProgress:
             self.running.remove(record.id)
         if not record.done:
             self.failed += 1
-            self._bar.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
+            if not self._bar.disable:
+                self._bar.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
         self._bar.advance(self._task)
         self._show()
 

@@ -84,13 +84,19 @@ def run_cell(cell: Cell, work: Work) -> CellRecord:
 
 
 def _audit(cell: Cell, work: Work, folder: Path) -> CellRecord:
+    from retrace_pl.files import read_json
     from retrace_pl.pipeline.api import run_audit
+    from retrace_pl.pipeline.run_folder import RunFolder
+    from retrace_pl.pipeline.shared_training import seconds_file
 
     (folder / TRACE).unlink(missing_ok=True)
     try:
         run = run_audit(work.audit, work.output / cell.run, cell.overrides, quiet=True, cache=work.cache, stages=STAGES)
         record = cell.record("done").take(run.metrics)
         record.seconds = dict(run.metrics["seconds"])
+        timed = seconds_file(RunFolder(run.folder), "unlearned")
+        if timed.is_file():
+            record.seconds["unlearning"] = read_json(timed)["seconds"]
         return record
     except RetraceError as error:
         return cell.record("failed", " ".join(str(error).split()))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from retrace_pl.errors import InputError
+from retrace_pl.files import write_json
 from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, complete, place_file
+from retrace_pl.pipeline.run_folder import RunFolder
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
 from retrace_pl.pipeline.training import discard_checkpoints
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, SECONDS = "weights.safetensors", "seconds.json"
 TAKEN = "RETRACE_TAKEN_FROM_CACHE"
 """Environment variable by which the first process of a training on several devices tells the others, which it starts,
 what it took from the cache: all of them must train the same models."""
@@ -49,7 +53,7 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
     """
     if run.cache is None:
         for training in trainings:
-            training.train()
+            _timed(run, training)
     elif not uses_several_devices(run.config):
         complete([_job(run, run.cache, training) for training in trainings])
     elif run.is_rank_zero:
@@ -65,16 +69,38 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
 def _job(run: AuditRun, cache: ArtefactCache, training: Training) -> Job:
     weights = run.folder.path(training.file)
 
+    seconds = seconds_file(run.folder, training.name)
+
     def make() -> Files:
-        training.train()
-        return {WEIGHTS: weights}
+        _timed(run, training)
+        return {WEIGHTS: weights, SECONDS: seconds}
 
     def take(files: Files) -> None:
         # The curves of an earlier training in this folder would pass for those of the model taken.
         shutil.rmtree(run.folder.path("tensorboard") / training.name, ignore_errors=True)
         place_file(files[WEIGHTS], weights)
+        seconds.unlink(missing_ok=True)
+        if SECONDS in files:  # entries of the first version have none
+            place_file(files[SECONDS], seconds)
 
     return Job(cache, training.artefact(), make, take, run.console.print)
+
+
+def seconds_file(folder: RunFolder, name: str) -> Path:
+    """Where it says how long a model's training took, wherever it was trained; of one that was interrupted, the rest.
+
+    Args:
+        folder: the run folder.
+        name: name of the model.
+    """
+    return folder.path("seconds") / f"{name}.json"
+
+
+def _timed(run: AuditRun, training: Training) -> None:
+    start = time.perf_counter()
+    training.train()
+    if run.is_rank_zero:
+        write_json(seconds_file(run.folder, training.name), {"seconds": round(time.perf_counter() - start, 3)})
 
 
 def _lead(run: AuditRun, cache: ArtefactCache, trainings: Sequence[Training]) -> None:
