@@ -1,14 +1,16 @@
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError
 from retrace_pl.mls_bench.commands import add_result, read_results
-from retrace_pl.mls_bench.published import published_problems, published_rows
+from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import COLLAPSED, Validity
 from retrace_pl.mls_bench.settings import find_setting
-from retrace_pl.mls_bench.table import print_results
+from retrace_pl.mls_bench.table import print_results, results_table
 
 from .conftest import TINY
 
@@ -128,7 +130,16 @@ def test_short_runs_are_ranked_apart(capsys):
     )
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines() if " 42 " in line}
     assert lines["short"][8] == "1"
-    assert lines["mine"][8] == "4"
+    assert lines["mine"][8] == "5"  # after three valid baselines and the best published row
+
+
+def test_a_narrow_terminal_gets_whole_numbers():
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(results_table([result()], Validity(), narrow=True))
+    shown = console.export_text()
+    assert "0.979" in shown
+    assert "gap to retrain  " not in shown.split("retain, forget:")[0]
+    assert all(len(line) <= 100 for line in shown.splitlines())
 
 
 def test_another_class_has_no_published_rows(capsys):
@@ -146,7 +157,9 @@ def test_published_scores_follow_from_their_metrics(task, best):
             )
     judged = {row.method: published_problems(row, rows, 0.5) for row in rows}
     assert [method for method, problems in judged.items() if problems] == ["negative_gradient"]
-    assert max(row.two_sided for row in rows if row.two_sided) == pytest.approx(best, abs=5e-3)
+    baselines = max(row.two_sided for row in rows if row.two_sided)
+    assert baselines == pytest.approx(best, abs=5e-3)
+    assert baselines < best_two_sided(find_setting(task))
 
 
 def test_results_survive_line_by_line(tmp_path):

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from retrace_pl.mls_bench.published import published_problems, published_rows
+from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import Validity
 from retrace_pl.mls_bench.settings import PUBLISHED_SEED, find_setting
 
@@ -18,6 +18,11 @@ _COLUMNS = (
     "method", "preset", "seed", "retain", "forget", "MIA AUC", "leakage", "two-sided", "rank",
     "score", "AUC*", "score*", "gap to retrain", "valid",
 )  # fmt: skip
+
+_WIDE = 150
+"""Characters that all columns need; a narrower terminal gets those of _NARROW."""
+
+_NARROW = ("method", "preset", "seed", "retain", "forget", "MIA AUC", "two-sided", "rank", "score*", "valid")
 
 _LEGEND = (
     "retain, forget: test accuracy on the other classes and on the forgotten class. MIA AUC: tie-corrected; 0.5 leaks "
@@ -28,7 +33,7 @@ _LEGEND = (
 )
 
 
-def results_table(results: Sequence[dict[str, Any]], validity: Validity) -> Group:
+def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narrow: bool = False) -> Group:
     """One table per setting, published rows first, and what the columns mean.
 
     Valid rows are ranked by the two-sided score among those of the same preset; published rows count as `full`. A run
@@ -37,6 +42,7 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity) -> Grou
     Args:
         results: What `Benchmark.run` returned.
         validity: The thresholds the runs were judged by; they are applied to published rows too.
+        narrow: Leave out the columns that a terminal of 80 characters has no room for.
 
     Returns:
         Something that rich prints.
@@ -45,11 +51,15 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity) -> Grou
     parts: list[Any] = []
     for setting in settings:
         rows = [*_published(setting, validity), *(_ours(r) for r in results if r["setting"] == setting)]
-        table = Table(*_COLUMNS, title=setting, title_justify="left", box=None, pad_edge=False)
+        shown = [column for column in _COLUMNS if column in _NARROW or not narrow]
+        table = Table(*shown, title=setting, title_justify="left", box=None, pad_edge=False)
         for row, rank in zip(rows, _ranks(rows), strict=True):
-            table.add_row(*row["cells"][:8], rank, *row["cells"][8:], style=None if row["valid"] else "yellow")
+            cells = dict(zip(_COLUMNS, [*row["cells"][:8], rank, *row["cells"][8:]], strict=True))
+            table.add_row(*(cells[column] for column in shown), style=None if row["valid"] else "yellow")
         parts += [table, Text()]
     parts.append(Text(_LEGEND, style="dim"))
+    if narrow:
+        parts.append(Text(f"A terminal of {_WIDE} characters shows all columns; --json has every number.", style="dim"))
     parts.append(
         Text(
             f"invalid (never ranked): outputs or loss not finite; retain below {validity.min_retain:g} of the original "
@@ -66,7 +76,7 @@ def print_results(results: Sequence[dict[str, Any]], validity: Validity) -> None
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
-    console.print(results_table(results, validity))
+    console.print(results_table(results, validity, narrow=console.width < _WIDE))
     for result in results:
         if result["error"]:
             console.print(f"{escape(result['method'])}: {escape(result['error'])}", style="yellow", soft_wrap=True)
@@ -74,16 +84,20 @@ def print_results(results: Sequence[dict[str, Any]], validity: Validity) -> None
 
 def _published(name: str, validity: Validity) -> list[dict[str, Any]]:
     rows = published_rows(find_setting(name))
-    found = []
+    found: list[dict[str, Any]] = []
     for row in rows:
         problems = published_problems(row, rows, validity.min_retain)
         leakage = None if row.forget_mia_auc is None else 2 * abs(row.forget_mia_auc - 0.5)
         cells = [
             f"{row.method} (published)", "full", str(PUBLISHED_SEED), _number(row.retain_acc), _number(row.forget_acc),
             "-", _number(leakage), _number(row.two_sided), "-", _number(row.forget_mia_auc), _number(row.score), "-",
-            _verdict(problems),
+            _verdict(problems) if row.retain_acc is not None else "-",
         ]  # fmt: skip
         found.append({"cells": cells, "group": "full", "valid": not problems, "two_sided": row.two_sided})
+    best = best_two_sided(find_setting(name))
+    if best is not None:
+        cells = ["best by two-sided (published)", "full", str(PUBLISHED_SEED), *"----", _number(best), *"-----"]
+        found.append({"cells": cells, "group": "full", "valid": True, "two_sided": best})
     return found
 
 
