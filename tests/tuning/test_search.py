@@ -124,6 +124,17 @@ def test_the_best_trial_is_the_one_nearest_to_retraining(settings, neggrad, tmp_
     assert unlearning_quality(settings[0].original, settings[0].data) == settings[0].original_quality
 
 
+def test_a_start_is_tried_exactly_also_where_no_range_holds_it(settings, tmp_path):
+    space = {"lr": Span(1e-3, 1e-1, log=True), "weight_decay": Span(1e-5, 1e-2, log=True)}
+    start = {"lr": 0.0123456, "weight_decay": 0.0}
+    target = Target("exact", "retrace_pl.unlearning.NegativeGradient", {"epochs": 1}, space, [start])
+    tune(target, settings[:1], tmp_path, trials=2)
+    first, second = (trial["knobs"] for trial in trial_values(tmp_path))
+    assert first == start
+    assert second["weight_decay"] >= 1e-5
+    assert second["lr"] == float(f"{second['lr']:.3g}")
+
+
 def test_a_trial_is_cut_short_only_once_it_cannot_win(settings, neggrad, tmp_path):
     tune(neggrad, settings, tmp_path, trials=6)
     best = math.inf

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from retrace_pl.errors import InputError
-from retrace_pl.tuning.target import find_target, make_target, preset_files, tunable
+from retrace_pl.tuning.target import find_target, make_target, preset_files, tunable, widened, within
 from retrace_pl.unlearning import METHODS, Choice, GradientAscent, Guard, NegativeGradient, Span, UnlearningMethod
 
 
@@ -55,6 +55,13 @@ def test_ranges_are_widened_to_the_starts():
     assert target.space["epochs"] == Span(1, 9)
     assert target.space["epochs"].whole
     assert target.space["form"].values == ("mls_bench", "neggrad+")
+
+
+def test_a_start_that_no_logarithmic_range_holds_is_told_as_the_nearest_value():
+    space = {"weight_decay": Span(1e-5, 1e-2, log=True), "epochs": Span(1, 5), "form": Choice(("a", "b"))}
+    start = {"weight_decay": 0.0, "epochs": 9, "form": "b"}
+    assert within(start, space) == {"weight_decay": 1e-5, "epochs": 5, "form": "b"}
+    assert widened(space, [start])["weight_decay"] == Span(1e-5, 1e-2, log=True)
 
 
 def test_the_knobs_of_a_wrapped_method_are_reached_by_dotted_names():

@@ -21,7 +21,7 @@ from retrace_pl.pipeline.run_folder import fingerprint, seed_for
 from retrace_pl.tuning.evaluation import evaluate_seed
 from retrace_pl.tuning.objective import WORST, mean_measures
 from retrace_pl.tuning.setting import SeedSetting, reference_settings
-from retrace_pl.tuning.target import Knobs, Target, Value
+from retrace_pl.tuning.target import Knobs, Target, Value, within
 from retrace_pl.unlearning import Choice
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -104,7 +104,8 @@ def tune(
         if own and timeout is not None and time.perf_counter() - begin > timeout:
             break
         if done < len(target.starts) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.enqueue_trial(target.starts[done])
+            start = target.starts[done]
+            study.enqueue_trial(within(start, target.space), user_attrs={"start": start})
         study.sampler = _sampler(done)
         _run_trial(study, target, settings)
         own += 1
@@ -120,7 +121,7 @@ def _sampler(done: int) -> optuna.samplers.BaseSampler:
 def _run_trial(study: optuna.Study, target: Target, settings: Sequence[SeedSetting]) -> None:
     trial = study.ask()
     try:
-        knobs = suggest(trial, target)
+        knobs = suggest(trial, target) | trial.user_attrs.get("start", {})  # exactly, also where no range holds it
         trial.set_user_attr("knobs", knobs)
         value = _evaluate(trial, target, knobs, settings, _best_value(study))
     except KeyboardInterrupt:

@@ -193,6 +193,15 @@ def widened(space: Space, starts: list[Knobs]) -> dict[str, Span | Choice]:
     return wide
 
 
+def within(start: Knobs, space: Space) -> Knobs:
+    """The nearest values that the ranges hold, which is what the sampler is told: 0 lies in no logarithmic range."""
+    near: Knobs = {}
+    for knob, value in start.items():
+        span = space[knob]
+        near[knob] = value if isinstance(span, Choice) else min(max(type(span.low)(value), span.low), span.high)
+    return near
+
+
 def preset_files(setting: str) -> dict[str, Path]:
     """The packaged presets of a setting by name; with "" the published settings of the zoo."""
     files: dict[str, Path] = {}
