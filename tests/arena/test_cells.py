@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from retrace_pl.arena.cells import in_good_order, make_plan
 from retrace_pl.arena.config import parse
@@ -47,13 +48,19 @@ def test_names_and_order_do_not_change_with_what_else_is_run(tiny):
     assert few.cells == plan(tiny).cells
 
 
-def test_only_settings_behind_the_figures_change_the_hash(tiny):
+def test_only_settings_behind_the_figures_change_the_hash(tiny, tmp_path):
+    other_method = tmp_path / "audit.yaml"
+    settings = yaml.safe_load((tiny.parent / "digits_tiny.yaml").read_text())
+    settings |= {"unlearning": {"class_path": "retrace_pl.unlearning.Identity"}, "access": "gray", "name": "other"}
+    other_method.write_text(yaml.safe_dump(settings))
+
     def hashes(*options):
         return [cell.settings_hash for cell in plan(tiny, *options).cells]
 
     assert hashes("--overrides={trainer.threads: 2}", "--name=other", "--gate.mia_margin=1") == hashes(
         "--overrides={trainer.threads: 1}"
     )
+    assert hashes("--audit", str(other_method)) == hashes()
     assert hashes("--overrides={queries: 64}")[0] != hashes("--overrides={queries: 65}")[0]
 
 

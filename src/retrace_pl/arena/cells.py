@@ -166,9 +166,8 @@ def make_plan(config: ArenaConfig, folder: Path) -> Plan:
     methods, attacks = choose_methods(config, folder), choose_attacks(config, folder)
     classes: list[int | str | None] = [*config.forget_classes] or [None]
     axes = product(config.seeds, classes, config.access, attacks, methods, config.strengths)
-    key = stage_keys(base.settings)["evaluate"]
     cells = [
-        _cell(config.name, key, shared, method, strength, seed, deleted, access, attack)
+        _cell(config.name, base.settings, shared, method, strength, seed, deleted, access, attack)
         for seed, deleted, access, attack, method, strength in axes
     ]
     ids = [cell.id for cell in cells]
@@ -207,7 +206,7 @@ def in_good_order(cells: list[Cell]) -> list[Cell]:
 
 def _cell(
     arena: str,
-    base: str,
+    base: Mapping[str, Any],
     shared: Mapping[str, Any],
     method: MethodChoice,
     strength: float,
@@ -220,6 +219,7 @@ def _cell(
     if deleted is not None:
         own["data.forget_class"] = deleted
     own["unlearning"] = method.at(strength)
+    replaced = {**{name: value for name, value in own.items() if name in base}, "name": None}
     cell = Cell(
         method=method.name,
         class_name=method.class_name,
@@ -229,7 +229,7 @@ def _cell(
         access=access,
         attack=attack.name,
         overrides={**shared, **own},
-        settings_hash=fingerprint([SCHEMA, base, own]),
+        settings_hash=fingerprint([SCHEMA, stage_keys({**base, **replaced})["evaluate"], own]),
     )
     cell.overrides["name"] = f"{arena}: {cell.id}"  # type: ignore[index]
     return cell

@@ -79,9 +79,10 @@ class Worker:
         self.connection.close()
         process = self.process.pid
         assert process is not None
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             # Before it leads a group of its own it is in ours, which must not be ended.
-            (os.killpg if os.getpgid(process) == process else os.kill)(process, signal.SIGKILL)
+            own_group = not self.process.is_alive() or os.getpgid(process) == process
+            (os.killpg if own_group else os.kill)(process, signal.SIGKILL)
         self.process.join()
 
 
