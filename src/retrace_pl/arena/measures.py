@@ -25,6 +25,7 @@ class Measure:
         take: the figure of a record, or None where the record has none.
         percent: whether it is a share, shown in percent.
         signed: whether it is a difference, shown with its sign.
+        fixed: whether it is shown with three decimals, as an AUC is.
         interval: path of the cell's own interval in its record, a mapping with `low`, `high` and `level`, or None.
     """
 
@@ -33,6 +34,7 @@ class Measure:
     take: Callable[[CellRecord], float | None]
     percent: bool = False
     signed: bool = False
+    fixed: bool = False
     interval: str | None = None
 
 
@@ -113,12 +115,15 @@ def _qualities() -> dict[str, Measure]:
     found = {}
     for name, title in titles.items():
         percent = name != "mia_auc"
-        found[name] = Measure(title, f"{meaning[name]}, after unlearning.", _at(f"unlearning.{name}"), percent)
+        found[name] = Measure(
+            title, f"{meaning[name]}, after unlearning.", _at(f"unlearning.{name}"), percent, fixed=not percent
+        )
         found[f"retrained_{name}"] = Measure(
             f"{title}, retrained",
             f"{meaning[name]}, of the model retrained without them, of the same seed and class.",
             _at(f"retrained.{name}"),
             percent,
+            fixed=not percent,
         )
     return found
 
@@ -160,11 +165,13 @@ MEASURES: dict[str, Measure] = {
         "Forgetting gap",
         "Distance between the forget accuracies of the unlearned and the retrained model of the same seed and class.",
         _distance("forget_acc"),
+        fixed=True,
     ),
     "mia_gap": Measure(
         "MIA gap",
         "Distance between the MIA AUCs of the unlearned and the retrained model of the same seed and class.",
         _distance("mia_auc"),
+        fixed=True,
     ),
 }
 """Every figure but the cost, which needs the other cells of an arena."""
@@ -203,7 +210,10 @@ def measures_of(records: Sequence[CellRecord]) -> dict[str, Measure]:
             "Seconds", f"Seconds the unlearning took{stage}.", lambda record: seconds.get(model_of(record))
         ),
         "cost": Measure(
-            "Cost", f"Seconds the unlearning took{stage}, divided by those of retraining (same seed and class).", ratio
+            "Cost",
+            f"Seconds the unlearning took{stage}, divided by those of retraining (same seed and class).",
+            ratio,
+            fixed=True,
         ),
     }
 

@@ -9,7 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from retrace_pl.arena.markdown import write_markdown
+from retrace_pl.arena.page import write_page
+from retrace_pl.arena.pareto import pareto_section
+from retrace_pl.arena.ranking import rank_records, ranking_section
 from retrace_pl.arena.record import SCHEMA, CellRecord
+from retrace_pl.arena.tensorboard import write_hparams
 from retrace_pl.files import write_json
 
 ARENA = "arena.json"
@@ -28,21 +33,25 @@ def write_results(
         missing: ids of its cells that have not run yet.
 
     Returns:
-        The files written.
+        What was written: `arena.json`, `arena.html`, `arena.md` and the folder of TensorBoard runs.
     """
-    path = output / ARENA
+    path, used = output / ARENA, versions()
+    boards = rank_records(records, config, missing)
     write_json(
         path,
         {
             "schema": SCHEMA,
             "name": config["name"],
             "config": dict(config),
-            "versions": versions(),
+            "versions": used,
+            "ranking": ranking_section(boards),
+            "pareto": pareto_section(boards),
             "cells": [asdict(record) for record in records],
             "missing": list(missing),
         },
     )
-    return [path]
+    page = write_page(output, config, records, missing, boards, used)
+    return [path, page, write_markdown(output, config, records, missing, boards), write_hparams(output, records)]
 
 
 def versions() -> dict[str, str]:
