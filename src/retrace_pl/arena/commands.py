@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from retrace_pl.arena.cells import Plan, make_plan
 from retrace_pl.arena.config import ArenaRequest, parse
-from retrace_pl.arena.progress import summary_table
+from retrace_pl.arena.ranking import rank_records
 from retrace_pl.arena.runner import Outcome, open_folders, run_arena, state
+from retrace_pl.arena.summary import print_ranking
 from retrace_pl.arena.worker import run_cell
 from retrace_pl.errors import RunError
 
@@ -57,7 +58,7 @@ def _all(request: ArenaRequest, plan: Plan) -> None:
     if request.as_json:
         sys.stdout.write(json.dumps(_result(request, outcome), indent=2) + "\n")
     else:
-        _print(outcome)
+        _print(request, outcome)
     if outcome.records and len(outcome.failed) == len(outcome.records):
         raise RunError(f"all {len(outcome.failed)} cells failed; the first: {outcome.failed[0].error}")
 
@@ -72,11 +73,11 @@ def _result(request: ArenaRequest, outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _print(outcome: Outcome) -> None:
+def _print(request: ArenaRequest, outcome: Outcome) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    console.print(summary_table(outcome.records))
+    print_ranking(console, rank_records(outcome.records, request.settings, outcome.missing))
     for record in outcome.failed:
         console.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
     for path in outcome.files:

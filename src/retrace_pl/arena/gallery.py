@@ -125,7 +125,7 @@ def _shots(title: str, facts: str, run: RunData, arm: str) -> Strip:
         lines: tuple[str, ...] = ()
         if nearest is not None:
             record = Picture(_thumbnail(nearest[index]), f"Deleted record nearest to candidate {index + 1} of {title}")
-            lines = (f"MSE {float(np.mean((images[index] - nearest[index]) ** 2)):.2g}",)
+            lines = (f"{float(np.mean((images[index] - nearest[index]) ** 2)):.2g}",)
         candidate = Picture(_thumbnail(images[index]), f"{title}, candidate {index + 1}")
         shots.append(Shot(candidate, record, lines, None))
     return Strip(title, facts, tuple(shots), "", arm)

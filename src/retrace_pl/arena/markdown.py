@@ -120,7 +120,7 @@ def _place(entry: Entry) -> str:
     if entry.rank is None:
         return {"gated": "not ranked", "failed": "failed", "anchor": "anchor"}[entry.state]
     ranks = write_ranks(entry)
-    return f"{entry.rank} ({ranks})" if ranks else str(entry.rank)
+    return str(entry.rank) if ranks in ("", str(entry.rank)) else f"{entry.rank} ({ranks})"
 
 
 def _notes(board: Board) -> list[str]:

@@ -203,7 +203,9 @@ def measures_of(records: Sequence[CellRecord]) -> dict[str, Measure]:
         whole = retraining.get(model[2:], 0.0)
         return seconds[model] / whole if model in seconds and whole > 0 else None
 
-    stage = "" if exact else ", its whole stage with loading and saving"
+    whole_stage = "its whole stage, with loading and saving"
+    some = f", or {whole_stage}, where its own time was not recorded" if exact else f", {whole_stage}"
+    stage = "" if seconds.keys() <= exact else some
     return {
         **MEASURES,
         "seconds": Measure(

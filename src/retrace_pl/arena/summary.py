@@ -61,4 +61,4 @@ def _place(entry: Entry) -> str:
     if entry.rank is None:
         return {"gated": "none", "failed": "failed", "anchor": "anchor"}[entry.state]
     ranks = write_ranks(entry)
-    return f"{entry.rank} ({ranks})" if ranks else str(entry.rank)
+    return str(entry.rank) if ranks in ("", str(entry.rank)) else f"{entry.rank} ({ranks})"
