@@ -56,9 +56,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "- labels": {"cross_entropy": 0.0},
     "- mask": {"mask": False},
     "- annealing": {"anneal": False, "lr_factor": 1.0},
+    "late layers most": {"keep_first": 1.0, "keep_last": 0.0},
     "all weights drawn anew": {"keep_first": 0.0, "keep_last": 0.0},
-    "same cosine 0.7 in every layer": {"keep_first": 0.7, "keep_last": 0.7},
-    "keep_last 0.5": {"keep_last": 0.5},
+    "keep 0.5": {"keep_first": 0.5, "keep_last": 0.5},
+    "keep 0.85": {"keep_first": 0.85, "keep_last": 0.85},
     "lr_factor 1": {"lr_factor": 1.0},
 }
 """Name -> settings that differ from the rule's own; + and - say what is added or left out."""
@@ -67,6 +68,7 @@ RULES: dict[str, Callable[..., UnlearningMethod]] = {
     **BASELINES,
     **{name: partial(PerturbedDistillation, **changed) for name, changed in VARIANTS.items()},
 }
+REFERENCES = ("original", "retrain", "another retrain")
 FIGURES = ("retain_acc", "forget_acc", "forget_mia_auc", "mia_leakage", "two_sided_score")
 COLUMNS = (*FIGURES, "auc_gap", "divergence", "seconds")
 
@@ -221,8 +223,8 @@ def harness_cells(setting: str, options: argparse.Namespace) -> list[dict[str, A
         )
         limits = benchmark.limits
         for rule in options.rules:
-            if rule in ("original", "retrain", "another retrain"):
-                continue
+            if rule in REFERENCES:
+                continue  # in every result of the harness
             method = RULES[rule](epochs=limits.unlearn_epochs, batch_size=limits.batch_size, **UNLEARNING)
             result = benchmark.run(rule if rule in BASELINES else method)
             gap = result["gap_to_retrain"]
@@ -318,7 +320,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed of a tiny protocol: does everything run?")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them; MLS-Bench has 42")
-    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="which rules")
+    parser.add_argument(
+        "--rules", nargs="+", choices=[*REFERENCES, *RULES], default=[*REFERENCES, *RULES], help="which rules"
+    )
     parser.add_argument("--setting", choices=[name.removesuffix("-class0") for name in SETTINGS], help="see above")
     parser.add_argument("--preset", default="full", help="of --setting: full or smoke")
     for number in ("pretrain-epochs", "unlearn-epochs", "train-limit", "test-limit"):
@@ -341,8 +345,8 @@ def main() -> None:
     if options.json and options.json.exists():
         stored = json.loads(options.json.read_text(encoding="utf-8"))
         rows = stored["cells"] if stored["protocol"] == asdict(protocol) else []
-    order = {rule: k for k, rule in enumerate(("original", "retrain", "another retrain", *RULES))}
-    for seed, rule in itertools.product(seeds, ("original", "retrain", "another retrain", *options.rules)):
+    order = {rule: k for k, rule in enumerate((*REFERENCES, *RULES))}
+    for seed, rule in itertools.product(seeds, options.rules):
         if any(row["rule"] == rule and row["seed"] == seed for row in rows):
             continue
         rows.append(cell(protocol, rule, seed, cache))

@@ -24,7 +24,7 @@ class PerturbedDistillation(UnlearningMethod):
 
         `c W + sqrt(1 - c^2) rms(W) N(0, I)`, `c = max(0, 1 - strength (1 - keep))`,
 
-    with `keep` falling evenly from `keep_first` to `keep_last`: c is the expected cosine between old and new weights,
+    with `keep` going evenly from `keep_first` to `keep_last`: c is the expected cosine between old and new weights,
     and their size stays the same. Then it descends, on retained records,
 
         `cross_entropy L + distillation T^2 KL(softmax(m(z+) / T) || softmax(z / T))`
@@ -38,10 +38,10 @@ class PerturbedDistillation(UnlearningMethod):
     unlearning with distillation afterwards, UNDO (Lee et al., 2025); the masked teacher is that of DELETE (2025).
 
     The reason for it: a loss on the forget records fits them better than unseen records of their class, so that the
-    confidence tells the two apart again, whatever the target is; and without such a loss the original's memory of
-    them fades slowly. Random weights have no memory, the perturbation wipes the late layers, which memorise most, and
-    the teacher, asked about retained records only, brings the accuracy back in a few epochs. What the first layers
-    keep is not removed but overwritten at best: there is no guarantee, and retraining stays the reference.
+    confidence tells the two apart again, and a teacher that was trained on them tells them apart to begin with;
+    without such a loss the original's memory of them fades slowly. Noise has no memory of any record, and the
+    teacher, asked about retained records only, brings the accuracy back in a few epochs. There is no guarantee: what
+    is left of the original weights may still hold something, and retraining stays the reference.
 
     A class counts as deleted while forget records of it have been seen and no retained one, so that nothing is masked
     where single records are deleted. Everything happens within `unlearn_step`, so that a driver with no other hook
@@ -52,8 +52,9 @@ class PerturbedDistillation(UnlearningMethod):
         epochs: Passes over the longer of the two streams; the cosine ends with the last.
         lr: Learning rate; its peak is `lr_factor` times as high.
         optimizer: "sgd", "adam" or "adamw".
-        keep_first: Cosine with the original of the first weight tensor, in [0, 1]; 1 leaves it as it is.
-        keep_last: That of the last; 0 draws it anew.
+        keep_first: Cosine of the first weight tensor with the original, in [0, 1]; 1 leaves it as it is, 0 draws it
+            anew. Less forgets more and costs accuracy.
+        keep_last: That of the last weight tensor.
         distillation: Weight of the divergence from the teacher, 0 or more.
         cross_entropy: Weight of the labels' loss, 0 or more.
         temperature: T, above 0.
@@ -76,7 +77,7 @@ class PerturbedDistillation(UnlearningMethod):
     search_space: ClassVar[Mapping[str, Span | Choice]] = {
         "lr": Span(1e-4, 1e-2, log=True),
         "epochs": Span(3, 20),
-        "keep_first": Span(0.0, 1.0),
+        "keep_first": Span(0.3, 1.0),
         "keep_last": Span(0.0, 1.0),
         "temperature": Span(1.0, 4.0),
     }
@@ -86,8 +87,8 @@ class PerturbedDistillation(UnlearningMethod):
         epochs: int = 20,
         lr: float = 1e-3,
         optimizer: Any = "adam",
-        keep_first: float = 1.0,
-        keep_last: float = 0.0,
+        keep_first: float = 0.7,
+        keep_last: float = 0.7,
         distillation: float = 1.0,
         cross_entropy: float = 1.0,
         temperature: float = 2.0,
