@@ -39,7 +39,7 @@ class CellRecord:
         status: `done`, or `failed` with a one-line `error`.
         settings_hash: hash of every setting behind the figures; a cell whose hash differs is run again.
         error: why the cell failed, in one line.
-        seconds: `total`, and those of each stage of this cell, little where the artefact cache had its outputs;
+        seconds: those of each stage of this cell, little where the artefact cache had its outputs; `total`, their sum;
             `unlearning`, where known: those of the method alone, when it ran.
         unlearning: `retain_acc`, `forget_acc`, `test_acc`, `mia_auc` of the unlearned model f-.
         original: the same of the original model f+.

@@ -76,9 +76,7 @@ def run_cell(cell: Cell, work: Work) -> CellRecord:
         if stored is not None and stored.done:
             return stored
         (folder / RECORD).unlink(missing_ok=True)  # other settings' figures must not stand beside this attempt's files
-        start = time.perf_counter()
         record = _audit(cell, work, folder)
-        record.seconds["total"] = round(time.perf_counter() - start, 3)
         record.write(work.output)
         return record
 
@@ -90,19 +88,24 @@ def _audit(cell: Cell, work: Work, folder: Path) -> CellRecord:
     from retrace_pl.pipeline.shared_training import seconds_file
 
     (folder / TRACE).unlink(missing_ok=True)
+    start = time.perf_counter()
     try:
         run = run_audit(work.audit, work.output / cell.run, cell.overrides, quiet=True, cache=work.cache, stages=STAGES)
         record = cell.record("done").take(run.metrics)
-        record.seconds = dict(run.metrics["seconds"])
-        timed = seconds_file(RunFolder(run.folder), "unlearned")
+        finished = RunFolder(run.folder)
+        record.seconds = finished.seconds()  # an attempt that was interrupted has finished some stages before
+        record.seconds["total"] = round(sum(record.seconds.values()), 3)
+        timed = seconds_file(finished, "unlearned")
         if timed.is_file():
             record.seconds["unlearning"] = read_json(timed)["seconds"]
         return record
     except RetraceError as error:
-        return cell.record("failed", " ".join(str(error).split()))
+        record = cell.record("failed", " ".join(str(error).split()))
     except Exception as error:  # whatever a user's method raises is the result of its cell, not the end of the arena
         (folder / TRACE).write_text(traceback.format_exc(), encoding="utf-8")
-        return cell.record("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        record = cell.record("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+    record.seconds["total"] = round(time.perf_counter() - start, 3)
+    return record
 
 
 def serve(connection: Connection) -> None:
