@@ -85,7 +85,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The table, nearest to retraining first, and the reasons of those that do not reach it."""
     header = [*MEASURES, "distance", "retain gap", "s", "reaches"]
     lines = [
-        f"## Unlearning presets: {result['setting']}",
+        f"# Unlearning presets: {result['setting']}",
         "",
         f"`{result['command']}`; means over seeds {', '.join(map(str, result['seeds']))}, not used in tuning.",
         "Distance: summed absolute difference to the retrained models in the four measures, mean over the seeds.",
