@@ -95,6 +95,7 @@ def test_a_file_with_a_retrace_method_keeps_its_hooks_and_gets_the_recipe(tmp_pa
         ("def broken(:", "SyntaxError"),
         ("class UnlearningMethod:\n    def __init__(self, lr): ...", "takes no arguments"),
         ("a = 1\nb = a / 0", "(my_rule.py, line 2)"),
+        ("import sys\nsys.exit('bye')", "SystemExit: bye"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, text, message):
@@ -106,13 +107,31 @@ def test_files_that_cannot_be_used(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [("return None", '"loss"'), ("return {}", '"loss"'), ("return 1 / 0", "step 7: ZeroDivisionError")],
+    [
+        ("return None", '"loss"'),
+        ("return {}", '"loss"'),
+        ("return {'loss': None}", "(NoneType); return loss.item()"),
+        ("return {'loss': torch.ones(2)}", "(Tensor)"),
+        ("return {'loss': 'low'}", "(str)"),
+        ("return 1 / 0", "step 7: ZeroDivisionError"),
+        ("raise SystemExit(3)", "step 7: SystemExit"),
+        ("return self.helper()\n    def helper(self):\n        return [][0]", "(my_rule.py, line 5)"),
+    ],
 )
 def test_steps_that_cannot_be_used(tmp_path, body, message):
     text = f"class UnlearningMethod:\n    def unlearn_step(self, *args):\n        {body}\n"
     with pytest.raises(InputError, match="my_rule") as caught:
         find_method(file(tmp_path, text), LIMITS).method.unlearn_step(None, None, None, None, 7, 0)
     assert message in str(caught.value)
+
+
+def test_what_a_step_returns_beside_the_loss_changes_nothing(tmp_path):
+    text = (
+        "class UnlearningMethod:\n    def unlearn_step(self, *args):\n"
+        "        return {'loss': 1, 'stop': True, 'logits': torch.ones(4, 3), 'note': 'x', 'kl': torch.tensor(0.5)}\n"
+    )
+    result = find_method(file(tmp_path, text), LIMITS).method.unlearn_step(None, None, None, None, 0, 0)
+    assert result == {"loss": 1, "kl": 0.5}
 
 
 @pytest.mark.parametrize("name", ["no_such_rule", "folder/missing.py", "missing.py"])

@@ -322,6 +322,20 @@ def test_a_step_that_returns_no_loss_is_named(result):
         run(method)
 
 
+@pytest.mark.parametrize("loss", [None, "0.5", torch.zeros(2)])
+def test_a_loss_that_is_no_number_is_named(loss):
+    method = SimpleNamespace(unlearn_step=lambda *_: {"loss": loss})
+    with pytest.raises(RunError, match=r'"loss" .* no single number'):
+        run(method)
+
+
+def test_only_single_numbers_are_logged_beside_the_loss():
+    extra = {"logits": torch.zeros(4, 3), "note": "text", "none": None, "share": torch.tensor([0.5])}
+    _, engine = run(SimpleNamespace(epochs=1, unlearn_step=lambda *_: {"loss": 0.5, **extra}))
+    logged = {name for name in engine.callback_metrics if name.startswith("unlearn/")}
+    assert logged == {"unlearn/loss", "unlearn/share", "unlearn/retain_acc", "unlearn/forget_acc"}
+
+
 def test_settings_of_the_trainer_that_do_not_suit_are_refused():
     with pytest.raises(InputError, match="max_epochs is 0"):
         run(RetainFineTune(), epochs=0)

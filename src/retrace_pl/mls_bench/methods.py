@@ -19,6 +19,7 @@ from retrace_pl import unlearning
 from retrace_pl.errors import InputError, RetraceError
 from retrace_pl.mls_bench.baselines import BASELINES
 from retrace_pl.mls_bench.settings import UNLEARNING, Limits
+from retrace_pl.tasks.unlearning import is_number
 from retrace_pl.unlearning import METHODS, Batch, UnlearningMethod
 
 _CLASS = "UnlearningMethod"
@@ -49,8 +50,9 @@ class Plug:
 class ForeignMethod(UnlearningMethod):
     """An object that has nothing but the benchmark's `unlearn_step`, run with the benchmark's recipe.
 
-    None of its other attributes is looked at, whatever they are called. Errors in the step become one line that names
-    the file and line they come from.
+    None of its other attributes is looked at, whatever they are called, and of what a step returns only the loss and
+    further single numbers: the benchmark knows no "stop". Errors in the step become one line that names the file and
+    line they come from.
 
     Args:
         inner: The object.
@@ -90,11 +92,19 @@ class ForeignMethod(UnlearningMethod):
             result = self.inner.unlearn_step(model, retain_batch, forget_batch, optimizer, step, epoch)
         except RetraceError:
             raise
-        except Exception as error:
-            raise InputError(f"--method {self.label}: unlearn_step failed at step {step}: {_where(error)}") from error
+        except (Exception, SystemExit) as error:
+            where = _where(error, self.label)
+            raise InputError(f"--method {self.label}: unlearn_step failed at step {step}: {where}") from error
         if not isinstance(result, Mapping) or "loss" not in result:
             raise InputError(f'--method {self.label}: unlearn_step must return a dictionary with "loss"; add it')
-        return dict(result)
+        numbers = {str(key): value for key, value in result.items() if key != "stop" and is_number(value)}
+        if "loss" not in numbers:
+            kind = type(result["loss"]).__name__
+            raise InputError(
+                f'--method {self.label}: unlearn_step returned a "loss" that is no single number ({kind}); '
+                "return loss.item()"
+            )
+        return numbers
 
 
 def recipe(limits: Limits) -> dict[str, Any]:
@@ -179,8 +189,9 @@ def _from_file(path: Path, limits: Limits, own_settings: bool) -> Plug:
         raise InputError(f"--method {path} holds no class {_CLASS}; the benchmark's rules are classes of that name")
     try:
         inner = kind()
-    except Exception as error:
-        raise InputError(f"--method {path}: {_CLASS}() failed: {_where(error)}; it takes no arguments") from error
+    except (Exception, SystemExit) as error:
+        where = _where(error, str(path))
+        raise InputError(f"--method {path}: {_CLASS}() failed: {where}; it takes no arguments") from error
     source = hashlib.sha256(path.read_bytes() + package_source().encode()).hexdigest()
     if isinstance(inner, UnlearningMethod):
         if not own_settings:
@@ -211,9 +222,10 @@ def load_file(path: Path) -> Any:
     sys.path.insert(0, str(path.parent.resolve()))  # as if the file were run: its neighbours can be imported
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise InputError(f"--method {path} cannot be imported: {_where(error)}; correct the file") from error
+        where = _where(error, str(path))
+        raise InputError(f"--method {path} cannot be imported: {where}; correct the file") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module
@@ -226,11 +238,12 @@ def package_source() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _where(error: BaseException) -> str:
-    """An error in one line, with the file and line it comes from."""
+def _where(error: BaseException, file: str) -> str:
+    """An error in one line, with the innermost line of the given file that it comes from, or else its first line."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__ and frame.filename[0] != "<"]
-    return f"{text} ({Path(own[0].filename).name}, line {own[0].lineno})" if own else text
+    foreign = [frame for frame in frames if frame.filename != __file__ and frame.filename[0] != "<"]
+    own = [frame for frame in foreign if frame.filename == file] or foreign[:1]
+    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else text

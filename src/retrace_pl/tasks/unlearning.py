@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -160,7 +161,7 @@ class UnlearningTask(LightningModule):
         self._before, self._good = self._good, self._before
         self.steps_done += 1
         self.log("unlearn/loss", loss, prog_bar=True, batch_size=1)
-        extra = {k: v for k, v in result.items() if k not in ("loss", "stop") and isinstance(v, int | float | Tensor)}
+        extra = {k: v for k, v in result.items() if k not in ("loss", "stop") and is_number(v)}
         self.log_dict({f"unlearn/{key}": value for key, value in extra.items()}, batch_size=1)
         last_epoch = self.current_epoch + 1 == self.method.epochs
         if self._any_rank(bool(result.get("stop", False))) or (last_epoch and self.trainer.is_last_batch):
@@ -233,6 +234,9 @@ class UnlearningTask(LightningModule):
     def _checked_loss(self, result: Any) -> float:
         if not isinstance(result, Mapping) or "loss" not in result:
             raise RunError(f'{self.method.name}.unlearn_step must return a dictionary with "loss"; add it.')
+        if not is_number(result["loss"]):
+            kind = type(result["loss"]).__name__
+            raise RunError(f'{self.method.name}.unlearn_step returned a "loss" ({kind}) that is no single number.')
         loss = float(torch.as_tensor(result["loss"]).detach())
         if self._any_rank(not math.isfinite(loss)):
             self._fail(f"the loss is {loss}", f"step {self.steps_done}")
@@ -266,6 +270,13 @@ class _OnDevice:
             seen += len(labels)
             if seen == records:
                 break
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be logged: a real number, or a real tensor with one element."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, Real)
 
 
 def _clone(model: nn.Module) -> dict[str, Tensor]:
