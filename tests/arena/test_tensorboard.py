@@ -13,6 +13,10 @@ spec.loader.exec_module(synthetic)
 record, cell_id = synthetic.record, synthetic.cell_id
 
 
+def iterate(domain):
+    return [getattr(value, value.WhichOneof("kind")) for value in domain.values]
+
+
 def read(folder):
     """Hyperparameters and metrics that TensorBoard finds in a run."""
     events = EventAccumulator(str(folder))
@@ -27,13 +31,15 @@ def read(folder):
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
     named = {info.name.tag for info in experiment.metric_infos}
     scalars = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    assert named == set(scalars)
-    return settings, scalars
+    assert named >= set(scalars)
+    described = {info.name: info for info in experiment.hparam_infos}
+    assert all(value in iterate(described[name].domain_discrete) for name, value in settings.items())
+    return settings, scalars, named
 
 
 def test_hyperparameters_and_metrics_of_a_cell(tmp_path):
     write_hparams(tmp_path, [record("scrub", 2, "white", strength=0.5, avoidable=0.25)])
-    settings, scalars = read(tmp_path / FOLDER / cell_id("scrub", 0.5, 2, access="white"))
+    settings, scalars, _ = read(tmp_path / FOLDER / cell_id("scrub", 0.5, 2, access="white"))
     assert settings == {
         "method": "scrub",
         "strength": 0.5,
@@ -55,12 +61,17 @@ def test_figures_that_are_missing_are_left_out_and_failed_cells_are_there(tmp_pa
     odd = record("odd", avoidable=None, forget_class=None)
     odd.unlearning["retain_acc"] = float("nan")
     write_hparams(tmp_path, [odd, record("gone", error="broke")])
-    settings, scalars = read(tmp_path / FOLDER / odd.id)
+    settings, scalars, _ = read(tmp_path / FOLDER / odd.id)
     assert settings["forget_class"] == ""
     assert not {"arena/avoidable", "arena/retain_acc", "arena/utility_gap"} & set(scalars)
     assert scalars["arena/forget_acc"] == [0.0]
-    settings, scalars = read(tmp_path / FOLDER / cell_id("gone"))
+    settings, scalars, _ = read(tmp_path / FOLDER / cell_id("gone"))
     assert (settings["status"], scalars) == ("failed", {})
+
+
+def test_every_run_describes_the_columns_of_all(tmp_path):
+    write_hparams(tmp_path, [record("gone", error="broke"), record("a")])
+    assert len(read(tmp_path / FOLDER / cell_id("gone"))[2]) == len(read(tmp_path / FOLDER / cell_id("a"))[1]) > 20
 
 
 def test_a_second_call_replaces_the_first_and_touches_nothing_else(tmp_path):
@@ -71,5 +82,5 @@ def test_a_second_call_replaces_the_first_and_touches_nothing_else(tmp_path):
     files = sorted(path.relative_to(tmp_path / FOLDER) for path in (tmp_path / FOLDER).rglob("*") if path.is_file())
     assert len(files) == 2
     assert other.read_text() == "mine"
-    _, scalars = read(tmp_path / FOLDER / cell_id("a"))
+    _, scalars, _ = read(tmp_path / FOLDER / cell_id("a"))
     assert scalars["arena/avoidable"] == [pytest.approx(0.4)]

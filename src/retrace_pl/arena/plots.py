@@ -185,9 +185,10 @@ def _mark(axes: Axes, entry: Entry, place: tuple[float, float], front: bool, the
 def _pareto_marks(trade: Tradeoff, theme: Theme) -> list[Line2D]:
     states = {entry.state for entry in trade.points}
     classes = {entry.class_name for entry in trade.points if entry.state == "anchor"}
+    behind = any(entry.rank is not None and entry not in trade.front for entry in trade.points)
     known = [
         (bool(trade.front), Line2D([], [], color=theme.arm("attack"), marker="o", lw=1.6, ms=7, label="Pareto front")),
-        ("ranked" in states, _dot("o", theme.arm("prior"), "ranked")),
+        (behind, _dot("o", theme.arm("prior"), "ranked")),
         ("gated" in states, Line2D([], [], ls="", marker="o", mfc="none", mec=theme.muted, ms=5, label="not ranked")),
         (RETRAIN in classes, _dot("*", theme.arm("matched_retrain"), "retrained")),
         (bool(classes - {RETRAIN}), _dot("X", theme.ink, "no unlearning")),
