@@ -1,15 +1,18 @@
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError
+from retrace_pl.mls_bench import commands
 from retrace_pl.mls_bench.commands import add_result, read_results
 from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import COLLAPSED, Validity
-from retrace_pl.mls_bench.settings import find_setting
+from retrace_pl.mls_bench.settings import SETTINGS, find_setting
 from retrace_pl.mls_bench.table import print_results, results_table
 
 from .conftest import TINY
@@ -82,6 +85,7 @@ def test_own_settings_are_marked(digits, trained, tmp_path, capsys):
         (["--method", "scrub", "--devices", "2"], "--devices"),
         (["--method", "scrub", "--seed", "-1"], "--seed"),
         (["--method", "scrub", "--accelerator", "abacus"], "trainer"),
+        (["--method", "scrub", "--precision", "16-mixed"], "--precision"),
         (["--method", "scrub", "--sed", "1"], "--sed"),
         (["--seed", "1"], "--method"),
     ],
@@ -91,6 +95,31 @@ def test_bad_input(digits, tmp_path, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there_is_refused_before_anything_runs(digits, trained, capsys):
+    assert run(digits, trained, "--method", "identity", "--accelerator", "gpu") == 2
+    assert "trainer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["mobilenetv2-fmnist", "mobilenetv2-fmnist-class0"], ["mobilenetv2-fmnist-class0"]),
+        (["mobilenetv2-fmnist-class3", "all"], ["mobilenetv2-fmnist-class3", *SETTINGS]),
+    ],
+)
+def test_every_setting_that_was_asked_for_is_run_once(given, names, monkeypatch):
+    seen = []
+
+    def prepare(name, **options):
+        seen.append(name)
+        return SimpleNamespace(run=lambda method, **options: result(setting=name))
+
+    monkeypatch.setattr(commands, "prepare_benchmark", prepare)
+    assert main(["mls-bench", "--method", "scrub", *(f"--setting={name}" for name in given)]) == 0
+    assert seen == names
 
 
 def test_a_file_of_something_else_is_not_overwritten(digits, tmp_path, capsys):

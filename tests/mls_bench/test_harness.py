@@ -10,6 +10,7 @@ from retrace_pl.mls_bench.data import UnlearningData
 from retrace_pl.mls_bench.scores import NOT_FINITE, NOT_FORGOTTEN
 from retrace_pl.mls_bench.settings import TASKS, Limits, find_preset
 from retrace_pl.models import MobileNetV2
+from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.unlearning import NegativeGradient
 
 from .conftest import TINY
@@ -109,6 +110,15 @@ def test_a_file_that_knows_nothing_of_the_package(benchmark_digits, tmp_path):
         "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "strength": 1.0, "epochs": 1, "batch_size": 64
     }  # fmt: skip
     assert result["retain_acc"] != result["original"]["retain_acc"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_models_of_another_precision_are_measured(digits, trained, precision):
+    settings = TrainerSettings(accelerator="cpu", precision=precision)
+    benchmark = prepare_benchmark(
+        digits, preset="smoke", output=trained, trainer=settings, **{**TINY, "pretrain_epochs": 1}
+    )
+    assert 0 <= benchmark.run("negative_gradient", reference=False)["retain_acc"] <= 1
 
 
 class Explodes:

@@ -15,7 +15,8 @@ from retrace_pl.mls_bench.results import training_key
 from retrace_pl.mls_bench.settings import PUBLISHED_SEED, Limits, find_preset, find_setting
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder
-from retrace_pl.pipeline.training import calm_lightning
+from retrace_pl.pipeline.training import calm_lightning, make_trainer
+from retrace_pl.tasks.unlearning import PRECISIONS
 
 DEFAULT_OUTPUT = Path("runs/mls-bench")
 
@@ -58,7 +59,10 @@ def prepare_benchmark(
         )
     if seed < 0:
         raise InputError(f"--seed is {seed}; set it to 0 or more")
+    if trainer.precision not in PRECISIONS:
+        raise InputError(f"--precision is {trainer.precision!r}; choose one of {', '.join(PRECISIONS)}")
     calm_lightning()
+    make_trainer(trainer, quiet=True, logger=False, enable_checkpointing=False)  # refuses a device that is not there
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     records = _load(found.task.name, limits, seed, data)

@@ -30,7 +30,8 @@ class _Parser(argparse.ArgumentParser):
 def mls_bench(arguments: list[str]) -> None:
     """Run update rules, yours among them, on MLS-Bench's machine-unlearning task, beside its published rows."""
     options = make_parser().parse_args(arguments)
-    settings = list(SETTINGS) if "all" in options.setting else list(dict.fromkeys(options.setting))
+    given = [name for setting in options.setting for name in (SETTINGS if setting == "all" else (setting,))]
+    settings = list(dict.fromkeys(find_setting(name).name for name in given))
     methods = [name for given in options.method for name in (BASELINES if given == "all" else (given,))]
     methods = list(dict.fromkeys(methods))
     seeds = list(dict.fromkeys(options.seed or [PUBLISHED_SEED]))
@@ -86,12 +87,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--setting",
         action="append",
         required=True,
-        help=f"{', '.join(SETTINGS)}, or `all`; -classN with another N forgets another class; repeatable",
+        metavar="NAME",
+        help=f"{', '.join(SETTINGS)}, or `all`; -classN with another N forgets another class, and -class0 may be left "
+        "out; repeatable",
     )
     add(
         "--preset", default="full", help=f"{' or '.join(PRESETS)}: the published benchmark, or minutes on two CPU cores"
     )
-    add("--seed", type=int, action="append", help=f"repeatable (default: {PUBLISHED_SEED})")
+    add("--seed", type=int, action="append", metavar="N", help=f"repeatable (default: {PUBLISHED_SEED})")
     add("--json", type=Path, metavar="FILE", help="add one JSON object per run to FILE, as lines, after each run")
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"where models are kept (default: {DEFAULT_OUTPUT})")
     add("--data", metavar="FOLDER", help="folder of the data set; default: $RETRACE_DATA or a download")
@@ -109,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         "original's accuracy on the class nothing counts as forgotten (default: %(default)s)")  # fmt: skip
     add("--accelerator", default="auto", help="auto, cpu, gpu or mps")
     add("--devices", type=int, default=1, help="1: the benchmark defines its batches for one device")
-    add("--precision", default="32-true", help="Lightning precision, for example bf16-mixed")
+    add("--precision", default="32-true", help="32-true, 64-true, bf16-mixed or bf16-true (default: %(default)s)")
     add("--threads", type=int, help="CPU threads of torch")
     add("--quiet", action="store_true", help="print no progress, only the table")
     return parser

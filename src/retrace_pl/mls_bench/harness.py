@@ -242,7 +242,7 @@ class Benchmark:
         return unlearnt
 
     def _unlearn(self, plug: Plug, stage: str, key: str) -> tuple[nn.Module, str | None]:
-        """The model that has unlearnt, and what went wrong if the run diverged."""
+        """The model that has unlearnt, in single precision, and what went wrong if the run diverged."""
         if plug.method.from_scratch:
             return self.retrained(), None
         seed = seed_for(self.seed, "unlearn")
@@ -253,8 +253,8 @@ class Benchmark:
         except RunError as error:
             if task._trainer is None:  # nothing has run yet: a damaged checkpoint, not a divergence
                 raise
-            return task.model.cpu(), str(error)
-        return task.model.cpu(), None
+            return task.model.cpu().float(), str(error)
+        return task.model.cpu().float(), None
 
     def _training_seconds(self, reference: bool) -> dict[str, float]:
         known = self.folder.seconds()

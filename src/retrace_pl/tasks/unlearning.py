@@ -18,7 +18,8 @@ from retrace_pl.errors import InputError, RunError
 from retrace_pl.unlearning.adapt import AdaptedMethod, as_method
 from retrace_pl.unlearning.base import DATA, Batch, Batches, UnlearningMethod
 
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
+"""Those without loss scaling."""
 
 
 class UnlearningTask(LightningModule):
@@ -93,10 +94,10 @@ class UnlearningTask(LightningModule):
             trainer.fit_loop.max_epochs = 1  # one epoch without a step, for the edit and its validation
         elif trainer.max_epochs == 0:
             raise InputError(f"trainer.max_epochs is 0, so {name} would not run; set it to {self.method.epochs}.")
-        if str(trainer.precision) not in _PRECISIONS:
+        if str(trainer.precision) not in PRECISIONS:
             raise InputError(
                 f"trainer.precision is {trainer.precision}, which scales the loss behind {name}'s back; "
-                f"use one of {', '.join(_PRECISIONS)}."
+                f"use one of {', '.join(PRECISIONS)}."
             )
         edits = type(self.method).edit is not UnlearningMethod.edit
         if trainer.world_size > 1 and (edits or isinstance(self.method, AdaptedMethod)):
