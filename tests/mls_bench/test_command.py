@@ -1,5 +1,6 @@
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -57,7 +58,7 @@ def test_all_baselines_and_a_broken_file(digits, trained, tmp_path, capsys):
     assert len(rows.read_text().splitlines()) == 5
     assert run(digits, trained, "--method", "scrub", "--json", str(rows), "--seed", "3", "--no-reference") == 0
     assert len(rows.read_text().splitlines()) == 6
-    assert list(rows.parent.iterdir()) == [rows], "no temporary files are left"
+    assert {path.name for path in rows.parent.iterdir()} == {rows.name, f".{rows.name}.lock"}, "nothing temporary left"
 
 
 def test_one_run_is_one_object(digits, trained, tmp_path):
@@ -189,6 +190,20 @@ def test_published_scores_follow_from_their_metrics(task, best):
     baselines = max(row.two_sided for row in rows if row.two_sided)
     assert baselines == pytest.approx(best, abs=5e-3)
     assert baselines < best_two_sided(find_setting(task))
+
+
+def test_commands_that_share_a_file_lose_no_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_result(path, result(seed=seed)), range(40)))
+    assert sorted(row["seed"] for row in read_results(path)) == list(range(40))
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(digits, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file, no folder")
+    assert run(digits, tmp_path / "runs", "--method", "scrub", "--json", str(tmp_path / "taken" / "rows.jsonl")) == 2
+    assert "--json" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_results_survive_line_by_line(tmp_path):

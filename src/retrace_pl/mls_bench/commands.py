@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+from filelock import FileLock
 
 from retrace_pl.errors import InputError
 from retrace_pl.files import atomic_path, finite
@@ -44,6 +47,7 @@ def mls_bench(arguments: list[str]) -> None:
         found = find_preset(options.preset, find_setting(name).task).changed(limits)
         _check_methods(methods, found, options.own_settings)
     if options.json is not None:
+        _make_folder(options.json)
         read_results(options.json)
     results = []
     for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
@@ -155,14 +159,29 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def add_result(path: Path, result: dict[str, Any]) -> None:
     """Adds a result to a file, in the place of an earlier one of the same run; the file is whole at any time.
 
+    Several commands may add to one file at the same time: each waits for a lock file beside it.
+
     Args:
         path: The file.
         result: What `Benchmark.run` returned.
     """
     new = finite(result)
-    kept = [row for row in read_results(path) if any(row[name] != new[name] for name in _IDENTITY)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in [*kept, new]), encoding="utf-8")
+    _make_folder(path)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        kept = [row for row in read_results(path) if any(row[name] != new[name] for name in _IDENTITY)]
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in [*kept, new])
+        with atomic_path(path) as temporary:
+            temporary.write_text(lines, encoding="utf-8")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"--json {path} cannot be written; give a file in another folder")
 
 
 def _lines(text: str) -> Iterator[Any]:
