@@ -11,7 +11,7 @@ from retrace_pl.mls_bench.scores import NOT_FINITE, NOT_FORGOTTEN
 from retrace_pl.mls_bench.settings import TASKS, Limits, find_preset
 from retrace_pl.models import MobileNetV2
 from retrace_pl.pipeline.config import TrainerSettings
-from retrace_pl.unlearning import NegativeGradient
+from retrace_pl.unlearning import EUk, NegativeGradient
 
 from .conftest import TINY
 
@@ -119,6 +119,22 @@ def test_models_of_another_precision_are_measured(digits, trained, precision):
         digits, preset="smoke", output=trained, trainer=settings, **{**TINY, "pretrain_epochs": 1}
     )
     assert 0 <= benchmark.run("negative_gradient", reference=False)["retain_acc"] <= 1
+
+
+def test_random_teachers_and_fresh_weights_follow_the_seed_of_the_run(digits, tmp_path, monkeypatch):
+    seeds = []
+
+    def unlearnt(self, plug, rerun):
+        seeds.append(plug.method.seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness.Benchmark, "_unlearnt", unlearnt)
+    monkeypatch.setattr(harness.Benchmark, "measured", lambda self, name, model: None)
+    for seed, method in ((1, "bad_teacher"), (1, "bad_teacher"), (2, "bad_teacher"), (2, EUk(seed=5))):
+        with pytest.raises(KeyboardInterrupt):
+            run_setting(digits, method, preset="smoke", seed=seed, output=tmp_path, **TINY)
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert seeds[3] == 5, "what the caller chose stays"
 
 
 class Explodes:

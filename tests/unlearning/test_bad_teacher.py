@@ -118,6 +118,15 @@ def test_mls_bench_draws_kaiming_normal_weights_and_keeps_the_statistics():
     assert torch.equal(teacher[1].running_mean, model[1].running_mean)
 
 
+@pytest.mark.parametrize("form", ["published", "mls_bench"])
+def test_only_mls_bench_leaves_the_biases_of_convolutions_trained(form):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+    method = BadTeacher(form=form)
+    method.prepare(model)
+    assert torch.equal(method.incompetent[0].bias, model[0].bias) == (form == "mls_bench")
+    assert not torch.equal(method.incompetent[0].weight, model[0].weight)
+
+
 def test_a_resumed_method_has_the_same_teachers():
     torch.manual_seed(0)
     model = trained_looking(SmallCNN(1, 3, width=4))

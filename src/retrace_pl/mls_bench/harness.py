@@ -107,6 +107,8 @@ class Benchmark:
             InputError: The method cannot be used.
         """
         plug = find_method(method, self.limits, own_settings=own_settings)
+        if plug.packaged and hasattr(plug.method, "seed"):  # of a random teacher, of fresh weights, of wrong labels
+            plug.method.seed = seed_for(self.seed, "method")
         original = self.measured(ORIGINAL, self.original)
         retrained = self.measured("retrained", self.retrained) if reference else None
         unlearnt = self._unlearnt(plug, rerun)

@@ -37,6 +37,7 @@ class Plug:
         own_settings: Whether it runs with its own optimiser, epochs and batches.
         resumable: Whether it can continue at an epoch; a foreign object cannot, because nobody saves its state.
         file: The file it comes from, if any.
+        packaged: Whether it was named, so that its seed follows that of the run; files and objects keep theirs.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Plug:
     own_settings: bool = False
     resumable: bool = True
     file: str | None = None
+    packaged: bool = False
 
 
 class ForeignMethod(UnlearningMethod):
@@ -140,11 +142,11 @@ def find_method(method: Any, limits: Limits, *, own_settings: bool = False) -> P
     if not isinstance(method, str):
         return _from_object(method, limits, own_settings)
     if method in BASELINES and not own_settings:
-        return Plug(method, BASELINES[method](**recipe(limits)), package_source())
+        return Plug(method, BASELINES[method](**recipe(limits)), package_source(), packaged=True)
     if method not in METHODS:
         known = ", ".join(dict.fromkeys([*BASELINES, *METHODS]))
         raise InputError(f"--method {method!r} is unknown; give a .py file, `all`, or one of {known}")
-    return Plug(method, _of_zoo(method, limits, own_settings), package_source(), own_settings)
+    return Plug(method, _of_zoo(method, limits, own_settings), package_source(), own_settings, packaged=True)
 
 
 def _of_zoo(name: str, limits: Limits, own_settings: bool) -> UnlearningMethod:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class BadTeacher(UnlearningMethod):
         epochs: Passes over the longer of the two streams.
         lr: Learning rate; 1e-4 is published.
         optimizer: "adam", "adamw" or "sgd".
-        form: "published" or "mls_bench"; the second also draws the random teacher as MLS-Bench does, Kaiming-normal.
+        form: "published" or "mls_bench"; the second also draws the random teacher as MLS-Bench does: Kaiming-normal,
+            and biases of convolutions stay as they were trained.
         statistics: "estimated" or "inherited", of the random teacher's batch normalisation.
         seed: Seed of the random teacher.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the weight of the forget records.
@@ -96,6 +97,7 @@ class BadTeacher(UnlearningMethod):
         if self.form == "mls_bench":
             generator = torch.Generator(next(model.parameters()).device).manual_seed(self.seed)
             initialise(random, generator)
+            _copy_convolution_biases(model, random)
         else:
             reinitialise(random, self.seed, self.name)
         _copy_statistics(model, random)
@@ -166,6 +168,13 @@ def _statistics(model: nn.Module) -> dict[str, Tensor]:
         if isinstance(layer, _BatchNorm)
         for key, value in layer.named_buffers(recurse=False)
     }
+
+
+@torch.no_grad()
+def _copy_convolution_biases(source: nn.Module, target: nn.Module) -> None:
+    for trained, fresh in zip(source.modules(), target.modules(), strict=True):
+        if isinstance(trained, nn.Conv2d) and isinstance(fresh, nn.Conv2d) and trained.bias is not None:
+            cast(Tensor, fresh.bias).copy_(trained.bias)
 
 
 def _copy_statistics(source: nn.Module, target: nn.Module) -> None:
