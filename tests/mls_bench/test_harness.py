@@ -121,6 +121,17 @@ def test_models_of_another_precision_are_measured(digits, trained, precision):
     assert 0 <= benchmark.run("negative_gradient", reference=False)["retain_acc"] <= 1
 
 
+def test_runs_do_not_share_their_place(benchmark_digits, trainings, tmp_path):
+    file = tmp_path / "retrained.py"  # as the reference is called
+    file.write_text("class UnlearningMethod:\n    def unlearn_step(self, *batches):\n        return {'loss': 0.0}\n")
+    benchmark_digits.run("cf_k")
+    benchmark_digits.run("cf_k", own_settings=True)
+    benchmark_digits.run(str(file))
+    names = [*trainings, "original", "retrained-class3"]
+    assert len(set(names)) == 5
+    assert not [(a, b) for a in names for b in names if a.startswith(f"{b}-")], "checkpoints are found by this prefix"
+
+
 def test_random_teachers_and_fresh_weights_follow_the_seed_of_the_run(digits, tmp_path, monkeypatch):
     seeds = []
 

@@ -212,7 +212,8 @@ class Benchmark:
 
     def _unlearnt(self, plug: Plug, rerun: bool) -> dict[str, Any]:
         """What came out of the unlearning, from its file if the same run is there."""
-        stage = f"{plug.name}-class{self.setting.forget_class}{'-own' if plug.own_settings else ''}"
+        kind = ("file-" if plug.file else "") + plug.name + ("-own" if plug.own_settings else "")
+        stage = f"{kind}-class{self.setting.forget_class}"  # no stage begins with the name of another and a dash
         key = fingerprint([self.key, plug.source, plug.own_settings, asdict(self.limits), recipe_of(plug)])
         with self._lock(stage):
             return self._unlearn_once(plug, stage, key, rerun)
