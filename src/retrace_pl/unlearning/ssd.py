@@ -32,8 +32,9 @@ class SSD(UnlearningMethod):
     thresholds do not carry over. Batch-norm statistics stay as they are.
 
     Args:
-        alpha: Threshold of selection, above 0; published: 10 (ResNet-18, a hundred classes). The window in which the
-            class goes and the rest stays may be narrow: 8.5 to 9 for one digit of ten.
+        alpha: Threshold of selection, above 0; published: 10 (ResNet-18, a hundred classes). The default is half of
+            that, because 10 selects nothing where one class of ten goes. The window in which the class goes and the
+            rest stays may be narrow: 8.5 to 9 for one digit of ten.
         lam: Dampening constant lambda, above 0: how much of a selected weight is left; published: 1.
         epochs: 0; the method only edits.
         kwargs: The other settings of `UnlearningMethod`; `strength` divides `alpha`, so that more selects more weights

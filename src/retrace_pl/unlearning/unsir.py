@@ -21,8 +21,8 @@ class UNSIR(UnlearningMethod):
     Rule: before the first step, for each class y to forget, `noise_steps` steps of Adam on
     `min over N of -L(N, y) + noise_penalty mean ||N||^2` from N ~ N(0, 1), L the mean cross-entropy, of the original
     model in eval mode. In the first `impair_epochs` epochs descend `L(D_r) + strength L(N, y)`, retained records and as
-    many of the noisy ones in one pass; in the other epochs descend `L(D_r)`. Needs the retained records, and of those
-    to forget the classes and the shape, once beforehand ("cache"); their contents are not used.
+    many noisy ones (or all there are) in one pass; in the other epochs descend `L(D_r)`. Needs the retained records,
+    and of those to forget the classes and the shape, once beforehand ("cache"); their contents are not used.
     Source: Tarun et al. (2023), "Fast yet effective machine unlearning".
 
     Made for whole classes: where single records of all classes are deleted, noise for all classes impairs all of them.
