@@ -125,6 +125,14 @@ def test_steps_that_cannot_be_used(tmp_path, body, message):
     assert message in str(caught.value)
 
 
+def test_an_error_names_the_innermost_line_of_the_file_also_by_its_relative_path(tmp_path, monkeypatch):
+    text = "import json\nclass UnlearningMethod:\n    def unlearn_step(self, *args):\n        return self.read()\n"
+    file(tmp_path, text + "    def read(self):\n        return json.loads('{')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"\(my_rule.py, line 6\)"):
+        find_method("my_rule.py", LIMITS).method.unlearn_step(None, None, None, None, 0, 0)
+
+
 def test_what_a_step_returns_beside_the_loss_changes_nothing(tmp_path):
     text = (
         "class UnlearningMethod:\n    def unlearn_step(self, *args):\n"

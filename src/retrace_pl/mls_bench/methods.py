@@ -247,5 +247,5 @@ def _where(error: BaseException, file: str) -> str:
         return text
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if frame.filename != __file__ and frame.filename[0] != "<"]
-    own = [frame for frame in foreign if frame.filename == file] or foreign[:1]
+    own = [frame for frame in foreign if frame.filename == str(Path(file).absolute())] or foreign[:1]
     return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else text
