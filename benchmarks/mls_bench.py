@@ -72,7 +72,7 @@ RULES: dict[str, Callable[..., UnlearningMethod]] = {
 }
 REFERENCES = ("original", "retrain", "another retrain")
 FIGURES = ("retain_acc", "forget_acc", "forget_mia_auc", "mia_leakage", "two_sided_score")
-COLUMNS = (*FIGURES, "auc_gap", "divergence", "seconds")
+COLUMNS = (*FIGURES, "auc_gap", "divergence")
 
 
 @dataclass(frozen=True)
