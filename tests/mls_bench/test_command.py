@@ -14,6 +14,7 @@ from retrace_pl.mls_bench.commands import add_result, read_results
 from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import COLLAPSED, Validity
 from retrace_pl.mls_bench.settings import SETTINGS, find_setting
+from retrace_pl.unlearning import METHODS
 from retrace_pl.mls_bench.table import print_results, results_table
 
 from .conftest import TINY
@@ -121,6 +122,13 @@ def test_every_setting_that_was_asked_for_is_run_once(given, names, monkeypatch)
     monkeypatch.setattr(commands, "prepare_benchmark", prepare)
     assert main(["mls-bench", "--method", "scrub", *(f"--setting={name}" for name in given)]) == 0
     assert seen == names
+
+
+def test_help_names_every_method_as_it_must_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        commands.make_parser().parse_args(["--help"])
+    shown = set(capsys.readouterr().out.replace(",", " ").replace("(", " ").replace(")", " ").split())
+    assert shown >= set(METHODS)
 
 
 def test_a_file_of_something_else_is_not_overwritten(digits, tmp_path, capsys):

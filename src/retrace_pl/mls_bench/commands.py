@@ -20,6 +20,7 @@ from retrace_pl.mls_bench.scores import Validity
 from retrace_pl.mls_bench.settings import PRESETS, PUBLISHED_SEED, SETTINGS, Limits, find_preset, find_setting
 from retrace_pl.mls_bench.table import print_results
 from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.unlearning import METHODS
 
 _LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size")
 _IDENTITY = ("setting", "preset", "method", "file", "seed", "own_settings", "overrides")
@@ -85,7 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="NAME_OR_FILE",
         help=f"a .py file with a class UnlearningMethod, a baseline ({', '.join(BASELINES)}), `all` for the four "
-        "baselines, or any method of the zoo (`retrace list unlearning`, by file name); repeatable",
+        f"baselines, or another method of the zoo ({', '.join(name for name in METHODS if name not in BASELINES)}); "
+        "repeatable",
     )
     add(
         "--setting",
