@@ -14,8 +14,8 @@ from retrace_pl.mls_bench.commands import add_result, read_results
 from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import COLLAPSED, Validity
 from retrace_pl.mls_bench.settings import SETTINGS, find_setting
-from retrace_pl.unlearning import METHODS
 from retrace_pl.mls_bench.table import print_results, results_table
+from retrace_pl.unlearning import METHODS
 
 from .conftest import TINY
 
