@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from retrace_pl.files import atomic_path, write_json
+from retrace_pl.files import atomic_path, read_json, write_json
 from retrace_pl.tuning import (
     FORGET_MARGIN,
     MEASURES,
@@ -36,7 +36,27 @@ from retrace_pl.unlearning import METHODS
 
 QUICK = ("negative_gradient", "retain_finetune", "identity")
 
-CAUSES: dict[str, dict[str, str]] = {"digits": {}, "fashion_mnist": {}}
+CAUSES: dict[str, dict[str, str]] = {
+    "digits": {
+        "identity": "Nothing is unlearned: the anchor at the other end from retraining.",
+        "weight_noise": "The noise knows no class: where the deleted one is gone, so are the others.",
+        "fisher": "It never looks at the deleted records; in the search, more noise took the retained classes first.",
+        "woodfisher": "One first-order step, whose right length depends on how closely the original model fits the "
+        "deleted records: the step that suits one original model destroys the next.",
+        "ssd": "The threshold that selects enough weights differs from one original model to the next: at alpha 1 and "
+        "lambda 1 the models of the two first tuning seeds keep 3 % and 87 % of the deleted class.",
+        "cf_k": "Fine-tuning of a part of the network: at the learning rate at which the class fades on one seed, the "
+        "retained classes fade on another, or nothing does.",
+        "l1_sparse": "The penalty weakens every class alike; how much of it removes the deleted class alone depends on "
+        "the original model, and the window is narrower than what separates two seeds.",
+        "boundary_expand": "No retained record is seen: the deleted class goes, and its neighbours in part with it.",
+        "gradient_ascent": "No retained record is seen, and ascent goes on until the batch is wrong: the step at which "
+        "the deleted class is gone has already cost retained accuracy.",
+        "bad_teacher": "It forgets, and loses more retained accuracy on some seeds than the margin allows.",
+        "guard": "The ascent of NegGrad+ with unequal weights: on some seeds retained accuracy falls further than under "
+        "NegGrad+ itself.",
+    },
+}
 """Setting -> preset that does not reach retraining -> why, as far as known."""
 
 
@@ -59,10 +79,10 @@ def measure(config: str, files: dict[str, Path], settings: Sequence[SeedSetting]
         preset = read_preset(file)
         summary = summarise([evaluate_seed(preset, name, setting) for setting in settings])
         tuned = file.parent.name == config
-        cause = None if summary["reaches"] else CAUSES.get(config, {}).get(name)
-        methods[name] = {"class": preset["class_path"], "tuned": tuned, **summary, "cause": cause}
+        methods[name] = {"class": preset["class_path"], "tuned": tuned, **summary}
         print(line(name, methods[name]), flush=True)
     return {
+        "config": config,
         "setting": describe_setting(config, settings[0].run),
         "seeds": [setting.seed for setting in settings],
         "margins": {"forget_acc": FORGET_MARGIN, "retain_acc": RETAIN_MARGIN},
@@ -70,6 +90,30 @@ def measure(config: str, files: dict[str, Path], settings: Sequence[SeedSetting]
         "retrained": mean_measures([setting.reference for setting in settings]),
         "methods": methods,
     }
+
+
+def updated(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """An earlier table with some rows measured anew.
+
+    Args:
+        file: The earlier table.
+        result: The new rows, of the same setting and seeds.
+    """
+    earlier: dict[str, Any] = read_json(file)
+    if any(earlier[key] != result[key] for key in ("setting", "seeds", "margins")):
+        raise SystemExit(f"{file} is a table of another setting or of other seeds; leave --only out")
+    rows = earlier["methods"] | result["methods"]
+    kept = {name: row for name, row in rows.items() if name in shipped(result["config"])}
+    return earlier | {"methods": kept}
+
+
+def with_causes(result: dict[str, Any]) -> dict[str, Any]:
+    """The table with what is known of the reasons of those that do not reach retraining."""
+    causes = CAUSES.get(result["config"], {})
+    rows = {
+        name: row | {"cause": None if row["reaches"] else causes.get(name)} for name, row in result["methods"].items()
+    }
+    return result | {"methods": rows}
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -116,12 +160,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of audit and data")
     parser.add_argument("--json", type=Path, help="where to write the figures; the table goes beside it")
     parser.add_argument("--folder", type=Path, help="where models are kept (default: runs/unlearning/CONFIG)")
+    parser.add_argument("--only", nargs="+", help="measure these presets alone, and keep the other rows of --json FILE")
     arguments, overrides = parser.parse_known_args()
     folder = arguments.folder or Path("runs") / "unlearning" / arguments.config
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
     files = shipped(arguments.config)
-    if arguments.quick:
-        files = {name: files[name] for name in QUICK}
+    wanted = QUICK if arguments.quick else arguments.only or tuple(files)
+    files = {name: files[name] for name in wanted}
     settings = open_settings([f"--config={arguments.config}", *overrides], seeds, folder, quiet=True)
     result = {
         "command": " ".join(["python", "benchmarks/unlearning.py", *sys.argv[1:]]),
@@ -130,6 +175,9 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         **measure(arguments.config, files, settings),
     }
+    if arguments.only and arguments.json:
+        result = updated(arguments.json, result)
+    result = with_causes(result)
     table = markdown(result)
     if arguments.json:
         write_json(arguments.json, result)

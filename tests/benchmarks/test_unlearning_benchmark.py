@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from retrace_pl.files import write_json
 from retrace_pl.tuning import MEASURES, open_settings
 from retrace_pl.unlearning import METHODS
 
@@ -33,6 +34,7 @@ def test_the_table_of_two_presets(benchmark, tmp_path, capsys):
     settings = open_settings([f"--config={tiny}", "--audit.repeats=1"], [0], tmp_path, quiet=True)
     files = {name: ROOT / "configs" / "unlearning" / f"{name}.yaml" for name in ("identity", "retrain")}
     result = {"command": "python benchmarks/unlearning.py", **benchmark.measure("digits_tiny", files, settings)}
+    result = benchmark.with_causes(result)
     assert result["methods"]["retrain"]["distance"] == 0
     assert result["methods"]["retrain"]["reaches"]
     assert not result["methods"]["identity"]["reaches"]
@@ -42,6 +44,20 @@ def test_the_table_of_two_presets(benchmark, tmp_path, capsys):
     assert rows == ["preset", "*original model*", "*retrained model*", "retrain", "identity"], "nearest first"
     assert "- `identity`: retain_acc is" in table
     assert "| identity |" in capsys.readouterr().out
+
+
+def test_single_rows_are_measured_anew(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "CAUSES", {"digits": {"guard": "Because."}})
+    setting = {"config": "digits", "setting": "s", "seeds": [0], "margins": {}}
+    file = tmp_path / "table.json"
+    row = {"reaches": False, "shortcomings": ["x"]}
+    write_json(file, setting | {"methods": {"guard": row, "scrub": {"reaches": True}, "gone": row}})
+    result = benchmark.updated(file, setting | {"methods": {"scrub": {"reaches": True, "new": 1}}})
+    assert result["methods"] == {"guard": row, "scrub": {"reaches": True, "new": 1}}
+    caused = benchmark.with_causes(result)["methods"]
+    assert (caused["guard"]["cause"], caused["scrub"]["cause"]) == ("Because.", None)
+    with pytest.raises(SystemExit, match="other seeds"):
+        benchmark.updated(file, setting | {"seeds": [1], "methods": {}})
 
 
 def test_a_preset_that_breaks_is_a_row_too(benchmark, tmp_path):
