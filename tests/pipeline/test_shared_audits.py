@@ -19,7 +19,6 @@ from retrace_pl.pipeline import shared_training, train_stages
 from retrace_pl.pipeline.api import run_audit
 from retrace_pl.pipeline.artefacts import (
     classifier_artefact,
-    code_hashes,
     generator_artefact,
     prior_artefact,
     search_artefact,
@@ -310,21 +309,11 @@ def test_seeds_and_weights_and_libraries_are_in_the_keys(keys_of, tmp_path, tiny
     assert generator_artefact(run, "generator", 0).key not in keys
 
 
-def test_code_of_ones_own_is_in_the_keys(tmp_path, monkeypatch):
-    package = tmp_path / "my_methods"
-    package.mkdir()
-    (package / "__init__.py").write_text("from my_methods.rule import Rule\n")
-    (package / "rule.py").write_text("class Rule: ...\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    __import__("my_methods")
-    settings = {"class_path": "my_methods.Rule", "init_args": {"inner": [{"class_path": "torch.optim.SGD"}]}}
-    before = code_hashes(settings)
-    assert list(before) == ["my_methods.Rule"], "a library is known by its version"
-    assert list(code_hashes({"class_path": "retrace_pl.attacks.ReTrace"})) == ["retrace_pl.attacks.ReTrace"]
-    (package / "rule.py").write_text("class Rule: pass\n")
-    assert code_hashes(settings) != before
-    for name in ("my_methods", "my_methods.rule"):
-        monkeypatch.delitem(sys.modules, name)
+def test_a_curve_of_the_deleted_class_is_not_that_of_another(keys_of):
+    public = ["--data.public_includes_deleted", "true"]
+    three, four = keys_of(*public), keys_of(*public, "--data.forget_class", "4")
+    assert three["generator"] == four["generator"]
+    assert three["search"] != four["search"]
 
 
 # --- Several devices --------------------------------------------------------------------------------------------------

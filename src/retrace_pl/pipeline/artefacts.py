@@ -7,19 +7,16 @@ one: a classifier for several deleted classes, retrained models and controls for
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from retrace_pl._version import __version__
 from retrace_pl.pipeline.cache import Artefact, file_hash
+from retrace_pl.pipeline.code import LIBRARIES, code_hashes
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
 from retrace_pl.pipeline.training import torch_device
-
-LIBRARIES = ("torch", "torchvision", "lightning", "stable-baselines3", "sb3-contrib", "numpy")
-"""Packages that are known by their versions; of every other class that a setting names, the file is hashed."""
 
 
 def classifier_artefact(run: AuditRun, name: str, section: str, split: str, seed: int) -> Artefact:
@@ -91,12 +88,14 @@ def search_inputs(run: AuditRun, original: Path, generator: Path) -> dict[str, A
     names = ("access", "queries", "traces", "latent", "attack")
     settings = {name: run.settings[name] for name in names}
     architectures = {name: run.settings[name]["model"] for name in ("classifier", "generator")}
+    probed = list(run.data.deleted_classes) if run.data.deletion == "class" else None  # a curve in the log shows them
     return {
         "original": file_hash(original),
         "generator": file_hash(generator),
         "architectures": architectures,
         "public": split_hash(run, "public"),
         "settings": settings,
+        "probed": probed,
         "code": code_hashes([settings, architectures]),
         **platform(run),
     }
@@ -145,42 +144,6 @@ def split_hash(run: AuditRun, name: str) -> str:
     digest.update(split.pixels.contiguous().numpy().data)
     digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def code_hashes(settings: Any) -> dict[str, str]:
-    """Hash of the file of every class in the settings that is not part of a library: somebody may edit it."""
-    found = {}
-    for path in sorted(set(_class_paths(settings))):
-        package = path.partition(".")[0].replace("_", "-")
-        source = None if package in LIBRARIES else _source_file(path)
-        if source is not None:
-            found[path] = file_hash(Path(source))
-    return found
-
-
-def _source_file(path: str) -> str | None:
-    """File in which the class or function of a dotted path is defined; parsing the settings has imported it."""
-    module = path
-    while module not in sys.modules:
-        module = module.rpartition(".")[0]
-        if not module:
-            return None
-    found: Any = sys.modules[module]
-    for name in path.removeprefix(module).split(".")[1:]:
-        found = getattr(found, name)
-    owner = sys.modules.get(getattr(found, "__module__", module))  # a package may pass on what a module of it defines
-    return getattr(owner, "__file__", None)
-
-
-def _class_paths(settings: Any) -> Iterator[str]:
-    if isinstance(settings, dict):
-        path = settings.get("class_path")
-        if isinstance(path, str):
-            yield path
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        for item in settings:
-            yield from _class_paths(item)
 
 
 def _loading(run: AuditRun) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from retrace_pl.data import UnlearningDataModule
 from retrace_pl.errors import RunError
 from retrace_pl.files import atomic_path
 from retrace_pl.pipeline.cache import ArtefactCache
+from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.config import STAGES, AuditConfig
 from retrace_pl.pipeline.parsing import Request
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
@@ -103,20 +104,26 @@ def is_rank_zero() -> bool:
 
 
 def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
-    """Hash per stage; devices and strategies are left out because they do not change what is computed."""
+    """Hash per stage of its settings and of the user's own classes that they name.
+
+    Devices and strategies are left out because they do not change what is computed.
+    """
 
     def part(*names: str) -> dict[str, Any]:
         return {name: settings[name] for name in names}
 
+    def key(*parts: Any) -> str:
+        return fingerprint([*parts, *own_code(list(parts))])
+
     audit = settings["audit"]
     precision = {name: settings["trainer"][name] for name in ("precision", "accumulate_grad_batches")}
-    pretrain = fingerprint([ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision])
-    generator = fingerprint([ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision])
+    pretrain = key(ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision)
+    generator = key(ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision)
     retrained = audit["repeats"] if "matched_retrain" in audit["controls"] else 0
-    unlearn = fingerprint([pretrain, part("unlearning"), retrained])
+    unlearn = key(pretrain, part("unlearning"), retrained)
     search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
-    attack = fingerprint([unlearn, generator, search, audit["controls"], audit["repeats"]])
-    evaluate = fingerprint([attack, audit, part("name")])
+    attack = key(unlearn, generator, search, audit["controls"], audit["repeats"])
+    evaluate = key(attack, audit, part("name"))
     report = fingerprint([evaluate])
     return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
 

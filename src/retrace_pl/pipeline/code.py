@@ -1,0 +1,68 @@
+"""Which code settings name: the files of their classes, which somebody may edit between two runs."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "torchvision", "lightning", "stable-baselines3", "sb3-contrib", "numpy")
+"""Packages that are known by their versions; of every other class that a setting names, the file is hashed."""
+
+
+def code_hashes(settings: Any, known: Collection[str] = LIBRARIES) -> dict[str, str]:
+    """Hash of the file of every class in the settings that is not part of a library: somebody may edit it.
+
+    Args:
+        settings: plain values; classes are found by their `class_path`.
+        known: distributions whose files are not hashed.
+
+    Returns:
+        Dotted path of a class -> SHA-256 of the file that defines it; what such a file imports is not followed.
+    """
+    found = {}
+    for path in sorted(set(_class_paths(settings))):
+        package = path.partition(".")[0].replace("_", "-")
+        source = None if package in known else _source_file(path)
+        if source is not None:
+            found[path] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return found
+
+
+def own_code(settings: Any) -> list[dict[str, str]]:
+    """The same of classes that are not this package's either, in a list that is empty where there are none.
+
+    Keys of finished work hold it: an edited method of one's own runs again, and all other keys stay as they are.
+
+    Args:
+        settings: plain values.
+    """
+    found = code_hashes(settings, (*LIBRARIES, "retrace-pl"))
+    return [found] if found else []
+
+
+def _source_file(path: str) -> str | None:
+    """File in which the class or function of a dotted path is defined; parsing the settings has imported it."""
+    module = path
+    while module not in sys.modules:
+        module = module.rpartition(".")[0]
+        if not module:
+            return None
+    found: Any = sys.modules[module]
+    for name in path.removeprefix(module).split(".")[1:]:
+        found = getattr(found, name)
+    owner = sys.modules.get(getattr(found, "__module__", module))  # a package may pass on what a module of it defines
+    return getattr(owner, "__file__", None)
+
+
+def _class_paths(settings: Any) -> Iterator[str]:
+    if isinstance(settings, dict):
+        path = settings.get("class_path")
+        if isinstance(path, str):
+            yield path
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for item in settings:
+            yield from _class_paths(item)

@@ -1,0 +1,43 @@
+"""Code of one's own is part of every key; the package's own is known by its version in the keys of finished stages."""
+
+import sys
+
+import pytest
+
+from retrace_pl.pipeline.code import code_hashes, own_code
+from retrace_pl.pipeline.config import STAGES
+from retrace_pl.pipeline.parsing import parse
+from retrace_pl.pipeline.runner import stage_keys
+
+
+@pytest.fixture
+def rule(tmp_path, monkeypatch):
+    """The file of a method that a package of the user's passes on."""
+    package = tmp_path / "my_methods"
+    package.mkdir()
+    (package / "__init__.py").write_text("from my_methods.rule import Rule\n")
+    (package / "rule.py").write_text("from retrace_pl.unlearning import Identity\n\nclass Rule(Identity): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("my_methods")
+    yield package / "rule.py"
+    for name in ("my_methods", "my_methods.rule"):
+        sys.modules.pop(name)
+
+
+def test_code_of_ones_own_is_in_the_keys(rule):
+    settings = {"class_path": "my_methods.Rule", "init_args": {"inner": [{"class_path": "torch.optim.SGD"}]}}
+    before = code_hashes(settings)
+    assert list(before) == ["my_methods.Rule"], "a library is known by its version"
+    assert list(code_hashes({"class_path": "retrace_pl.attacks.ReTrace"})) == ["retrace_pl.attacks.ReTrace"]
+    assert own_code({"class_path": "retrace_pl.attacks.ReTrace"}) == []
+    rule.write_text("class Rule: pass\n")
+    assert code_hashes(settings) != before
+
+
+def test_an_edited_method_runs_again_from_its_own_stage_on(rule, tiny):
+    settings = parse("audit", "", ["--config", tiny, "--unlearning", "my_methods.Rule"]).settings
+    before = stage_keys(settings)
+    assert stage_keys(settings) == before
+    rule.write_text(rule.read_text() + "# edited\n")
+    after = stage_keys(settings)
+    assert [name for name in STAGES if before[name] != after[name]] == ["unlearn", "attack", "evaluate", "report"]
