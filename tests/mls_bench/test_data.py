@@ -80,6 +80,16 @@ def test_a_draw_per_class(digits):
     assert len(whole.retained(whole.train, 3)) + len(whole.of_class(whole.train, 3)) == len(whole.train)
 
 
+def test_the_first_classes_alone(digits):
+    found = data.load_data(TASKS["tinynet-digits"], Limits(train_limit=7, test_limit=4, classes=3), 0)
+    assert found.num_classes == 3
+    assert torch.bincount(found.train.labels).tolist() == [7] * 3
+    assert torch.bincount(found.test.labels).tolist() == [4] * 3
+    assert found.retained(found.train, 0).labels.unique().tolist() == [1, 2]
+    with pytest.raises(InputError, match="--classes is 11"):
+        data.load_data(TASKS["tinynet-digits"], Limits(classes=11), 0)
+
+
 def test_data_of_other_classes(digits):
     with pytest.raises(InputError, match="10 classes"):
         data.load_data(CIFAR100, Limits(), 0)

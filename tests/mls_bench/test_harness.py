@@ -211,7 +211,14 @@ def test_one_epoch_is_one_pass_over_retain_with_forget_cycled(benchmark_digits):
 
 
 def test_limits_and_seeds_that_cannot_be(digits, tmp_path):
-    for bad in ({"train_limit": 0}, {"batch_size": 1}, {"seed": -1}, {"preset": "huge"}):
+    for bad in (
+        {"train_limit": 0},
+        {"classes": 1},
+        {"classes": 3},
+        {"batch_size": 1},
+        {"seed": -1},
+        {"preset": "huge"},
+    ):
         with pytest.raises(InputError, match="--"):
             prepare_benchmark(digits, **{"preset": "smoke", "output": tmp_path, **bad})
 

@@ -52,6 +52,10 @@ def prepare_benchmark(
     """
     found = find_setting(setting)
     limits = find_preset(preset, found.task).changed(overrides)
+    if found.forget_class >= (limits.classes or found.task.num_classes):
+        raise InputError(
+            f"--setting {setting}: class {found.forget_class} is not among the first {limits.classes}; raise --classes"
+        )
     trainer = trainer or TrainerSettings()
     if trainer.devices != 1 or trainer.num_nodes != 1:
         raise InputError(
@@ -93,12 +97,12 @@ def run_setting(
 
 
 @functools.lru_cache(maxsize=1)  # the methods and classes of one command share 200 MB of images
-def _decoded(task: str, sizes: tuple[int | None, int | None], seed: int, data: str | None) -> BenchmarkData:
-    limits = Limits(train_limit=sizes[0], test_limit=sizes[1])
+def _decoded(task: str, sizes: tuple[int | None, ...], seed: int, data: str | None) -> BenchmarkData:
+    limits = Limits(train_limit=sizes[0], test_limit=sizes[1], classes=sizes[2])
     return load_data(find_setting(task).task, limits, seed, data)
 
 
 def _load(task: str, limits: Limits, seed: int, data: str | Path | None) -> BenchmarkData:
-    sizes = (limits.train_limit, limits.test_limit)
-    used = seed if any(size is not None for size in sizes) else 0  # complete splits do not depend on it
+    sizes = (limits.train_limit, limits.test_limit, limits.classes)
+    used = seed if any(size is not None for size in sizes[:2]) else 0  # complete splits do not depend on it
     return _decoded(task, sizes, used, None if data is None else str(data))

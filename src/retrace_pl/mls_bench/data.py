@@ -132,8 +132,11 @@ def load_data(task: Task, limits: Limits, seed: int, data: str | Path | None = N
             f"--data: {source.title} has {len(opened.classes)} classes and {'no' if opened.test is None else 'a'} test "
             f"split, so it is not {task.data}; name its folder"
         )
+    classes = limits.classes or task.num_classes
+    if classes > task.num_classes:
+        raise InputError(f"--classes is {classes}, but {task.data} has {task.num_classes}; choose a smaller number")
     splits = [
-        _decode(images, limit, seed_for(seed, "subset", name))
+        _decode(images, limit, classes, seed_for(seed, "subset", name))
         for name, images, limit in (
             ("train", opened.train, limits.train_limit),
             ("test", opened.test, limits.test_limit),
@@ -143,14 +146,14 @@ def load_data(task: Task, limits: Limits, seed: int, data: str | Path | None = N
     for split in splits:
         digest.update(split.pixels.numpy().tobytes())
         digest.update(split.labels.numpy().tobytes())
-    return BenchmarkData(splits[0], splits[1], task.num_classes, digest.hexdigest()[:16])
+    return BenchmarkData(splits[0], splits[1], classes, digest.hexdigest()[:16])
 
 
-def _decode(images: RawImages, limit: int | None, seed: int) -> LabelledTensors:
-    positions = np.arange(len(images.labels))
+def _decode(images: RawImages, limit: int | None, classes: int, seed: int) -> LabelledTensors:
+    positions = np.flatnonzero(images.labels < classes)
     if limit is not None:
         shuffled = np.random.default_rng(seed).permutation(positions)
-        chosen = [shuffled[images.labels[shuffled] == label][:limit] for label in np.unique(images.labels)]
+        chosen = [shuffled[images.labels[shuffled] == label][:limit] for label in range(classes)]
         positions = np.sort(np.concatenate(chosen))
     pixels = materialise(images, positions, IMAGE_SIZE, CHANNELS)
     return LabelledTensors(

@@ -163,8 +163,7 @@ class Benchmark:
         return measure(model, self.data.test, members, label, device=torch_device(self.trainer))
 
     def _build(self, seed: int = 0) -> ImageClassifier:
-        task = self.setting.task
-        return seeded_module(partial(task.model, CHANNELS, task.num_classes), seed)
+        return seeded_module(partial(self.setting.task.model, CHANNELS, self.data.num_classes), seed)
 
     def _trained(self, name: str, records: LabelledTensors) -> ImageClassifier:
         path = self.folder.path(f"{name}.safetensors")

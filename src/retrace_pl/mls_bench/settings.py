@@ -38,6 +38,7 @@ class Task:
         num_classes: Classes K of the data set.
         model: Architecture; called with (channels, classes).
         smoke_images: Training images per class of the preset `smoke`; half as many test images.
+        smoke_classes: Classes of the preset `smoke`, the first ones; None for all.
     """
 
     name: str
@@ -45,13 +46,14 @@ class Task:
     num_classes: int
     model: type[ImageClassifier]
     smoke_images: int
+    smoke_classes: int | None = None
 
 
 TASKS = {
     task.name: task
     for task in (
         Task("resnet20-cifar10", "CIFAR10", 10, ResNet20, 200),
-        Task("vgg16bn-cifar100", "CIFAR100", 100, VGG16BN, 20),
+        Task("vgg16bn-cifar100", "CIFAR100", 100, VGG16BN, 60, smoke_classes=10),
         Task("mobilenetv2-fmnist", "FashionMNIST", 10, MobileNetV2, 60),
     )
 }
@@ -110,9 +112,10 @@ class Limits:
         train_limit: Training images per class, drawn at random; None for all.
         test_limit: Test images per class, drawn at random; None for all.
         batch_size: Records a step, in pretraining and of each stream while unlearning.
+        classes: The first classes of the data set, which are then all that the model knows; None for all.
 
     Raises:
-        InputError: A number is below 1.
+        InputError: A number is below 1, or leaves a single class.
     """
 
     pretrain_epochs: int = 80
@@ -120,6 +123,7 @@ class Limits:
     train_limit: int | None = None
     test_limit: int | None = None
     batch_size: int = 128
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -127,6 +131,8 @@ class Limits:
                 raise InputError(f"--{name.replace('_', '-')} is {value}; set it to 1 or more")
         if self.batch_size < 2:
             raise InputError("--batch-size is 1, which batch normalisation cannot train on; set it to 2 or more")
+        if self.classes == 1:
+            raise InputError("--classes is 1, which leaves nothing to retain; set it to 2 or more")
 
     def changed(self, overrides: Mapping[str, Any]) -> Limits:
         """The same with those of the given numbers that are not None."""
@@ -152,5 +158,12 @@ def find_preset(name: str, task: Task) -> Limits:
         return Limits()
     if name == "smoke":
         images = task.smoke_images
-        return Limits(pretrain_epochs=6, unlearn_epochs=2, train_limit=images, test_limit=images // 2, batch_size=32)
+        return Limits(
+            pretrain_epochs=6,
+            unlearn_epochs=2,
+            train_limit=images,
+            test_limit=images // 2,
+            batch_size=32,
+            classes=task.smoke_classes,
+        )
     raise InputError(f"--preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
