@@ -50,11 +50,8 @@ CAUSES: dict[str, dict[str, str]] = {
         "l1_sparse": "The penalty weakens every class alike; how much of it removes the deleted class alone depends on "
         "the original model, and the window is narrower than what separates two seeds.",
         "boundary_expand": "No retained record is seen: the deleted class goes, and its neighbours in part with it.",
-        "gradient_ascent": "No retained record is seen, and ascent goes on until the batch is wrong: the step at which "
-        "the deleted class is gone has already cost retained accuracy.",
-        "bad_teacher": "It forgets, and loses more retained accuracy on some seeds than the margin allows.",
-        "guard": "The ascent of NegGrad+ with unequal weights: on some seeds retained accuracy falls further than under "
-        "NegGrad+ itself.",
+        "guard": "The ascent of NegGrad+ with unequal weights: on some seeds retained accuracy falls further than "
+        "under NegGrad+ itself.",
     },
 }
 """Setting -> preset that does not reach retraining -> why, as far as known."""
