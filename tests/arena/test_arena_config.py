@@ -59,6 +59,11 @@ def test_command_line_overrides_every_kind_of_setting(tiny):
         (["--methods=[{name: x, class_path: Identity, init_args: {lrr: 1}}]"], "lrr"),
         (["--methods=[{name: x, class_path: Identity, init_args: {lr: -1}}]"], "methods: x: Identity.lr is -1"),
         (["--presets=nowhere"], "presets: there is no folder 'nowhere'"),
+        (["--methods=[{class_path: Identity, lr: 3}]"], "methods: Identity: there is no 'lr' beside `class_path`"),
+        (["--methods=[{name: '', class_path: Identity}]"], "methods: the `name` of Identity is empty"),
+        (["--overrides.output=elsewhere"], "overrides.output: no setting of an audit"),
+        (["--overrides.cache=elsewhere"], "overrides.cache: no setting of an audit"),
+        (["--overrides.config=digits"], "overrides.config: no setting of an audit"),
         (["--overrides.seed=3"], "overrides.seed: `seeds` decides"),
         (["--overrides={unlearning.lr: 3}"], "overrides.unlearning.lr: `methods` decides"),
         (["--overrides.querys=3"], "querys"),
@@ -67,10 +72,14 @@ def test_command_line_overrides_every_kind_of_setting(tiny):
         (["--gate.retain_margin=2"], "gate.retain_margin is 2"),
         (["--level=1"], "level is 1"),
         (["--bootstrap_samples=0"], "bootstrap_samples is 0"),
+        (["--strengths=[1.0000001, 1.0000002]"], "strengths"),
+        (["--slurm.memory_gb=.nan"], "slurm.memory_gb is nan"),
         (["--slurm.time=0"], "slurm.time is 0"),
         (["--slurm.partitions=x"], "--slurm.partitions"),
         (["--jobs=0"], "--jobs is 0"),
         (["--cell=nothing"], "--cell nothing"),
+        (["--cell=nothing", "--dry-run"], "--cell nothing"),
+        (["--cell=nothing", "--launcher=slurm"], "--launcher slurm: --cell runs in this process"),
         (["--forget_classes=[3, 12]"], "forget_classes: there is no class 12"),
         (["--launcher=slurm"], "--launcher slurm: there is no `sbatch`"),
         (["--launcher=cloud"], "--launcher"),
@@ -82,6 +91,32 @@ def test_bad_input_is_one_line_and_exit_code_2(options, named, arena, tmp_path, 
     assert arena("--output", tmp_path / "out", *options) == 2
     shown = capsys.readouterr().err
     assert named in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("class_path: NegativeGradient\ninit_args: {lrr: 3}\n", "Option 'lrr' is not accepted"),
+        ("class_path: [1\n", "mine.yaml cannot be read"),
+        ("", "mine.yaml holds no settings"),
+    ],
+)
+def test_a_method_file_that_cannot_be_used_is_named(text, named, arena, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert arena("--output", tmp_path / "out", "--dry-run", f"--methods=[{tmp_path / 'mine.yaml'}]") == 2
+    shown = capsys.readouterr().err
+    assert "methods: mine: " in shown
+    assert named in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "- one\n", "audit: [1\n"])
+def test_a_damaged_configuration_is_named(text, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["arena", "--config", str(tmp_path / "mine.yaml")]) == 2
+    shown = capsys.readouterr().err
+    assert "mine.yaml" in shown
     assert shown.count("\n") == 1
 
 

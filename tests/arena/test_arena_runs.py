@@ -14,6 +14,7 @@ from retrace_pl.arena.cells import make_plan
 from retrace_pl.arena.config import parse
 from retrace_pl.arena.record import RECORD, CellRecord, collect, record_path
 from retrace_pl.arena.worker import Work, run_cell
+from retrace_pl.errors import RunError
 
 GOOD = "--methods=[retain_finetune, {name: mild, class_path: retrace_pl.unlearning.NegativeGradient, init_args: "
 GOOD += "{epochs: 1, lr: 0.01, batch_size: 64}}]"
@@ -202,6 +203,19 @@ def test_a_job_that_dies_is_submitted_once_more_then_recorded(one_cell):
     assert executor.submitted == 2
     assert watch.seen[-1] == ("failed", "retain_finetune")
     assert "job 17 ended (OUT_OF_MEMORY)" in collect(work.output)[0].error
+
+
+class RefusingExecutor:
+    """A cluster that knows no such partition."""
+
+    def submit(self, function, cell, work):
+        raise submitit.core.utils.FailedJobError("sbatch: error: invalid partition specified: gpuu")
+
+
+def test_a_cluster_that_refuses_is_one_line(one_cell):
+    cell, work = one_cell
+    with pytest.raises(RunError, match=r"slurm: no job could be submitted \(sbatch: error: invalid partition"):
+        launchers.run_submitit(RefusingExecutor(), [cell], work, jobs=1, observer=Watch(), poll=0)
 
 
 def test_a_slurm_job_asks_for_what_is_set(one_cell, tiny, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -74,6 +75,35 @@ def test_forget_classes_need_an_audit_that_deletes_a_class(tiny):
     records = '--overrides={"data.forget_fraction": 0.1, "data.forget_class": null}'
     with pytest.raises(InputError, match=r"forget_class"):
         plan(tiny, records)
+
+
+def test_anchors_run_once_whatever_the_strengths(tiny):
+    cells = plan(tiny, "--methods=[retrain, identity, retain_finetune]", "--strengths=[0.5, 2]").cells
+    assert sorted((cell.method, cell.strength) for cell in cells) == [
+        ("identity", 1),
+        ("retain_finetune", 0.5),
+        ("retain_finetune", 2),
+        ("retrain", 1),
+    ]
+
+
+def test_one_class_under_two_names_is_refused(tiny):
+    source = SimpleNamespace(open=lambda: SimpleNamespace(classes=("Shirt", "Bag")))
+    made = replace(plan(tiny), data=SimpleNamespace(source=source))
+    made.check_data([0, "Bag"])
+    with pytest.raises(InputError, match="forget_classes: 'bag' and 1 are the same class; name it once"):
+        made.check_data(["bag", 1])
+
+
+def test_an_edited_method_of_ones_own_is_another_cell(tiny, tmp_path, monkeypatch):
+    file = tmp_path / "arena_edited_method.py"
+    file.write_text("from retrace_pl.unlearning import Identity\n\nclass Mine(Identity): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = "--methods=[retain_finetune, {name: mine, class_path: arena_edited_method.Mine}]"
+    before = {cell.method: cell.settings_hash for cell in plan(tiny, options).cells}
+    file.write_text(file.read_text() + "# edited\n")
+    after = {cell.method: cell.settings_hash for cell in plan(tiny, options).cells}
+    assert [name for name in before if before[name] != after[name]] == ["mine"]
 
 
 def test_names_that_make_the_same_folder_are_refused(tiny):

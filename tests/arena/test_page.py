@@ -19,6 +19,7 @@ synthetic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(synthetic)
 CONFIG, record, cell_id = {**synthetic.CONFIG, "bootstrap_samples": 100}, synthetic.record, synthetic.cell_id
 
+COMMAND = "retrace arena --config mine.yaml --jobs 2"
 EVIL = "<script>alert('x')</script>\"|`[a](b)"
 
 
@@ -74,7 +75,7 @@ def written(tmp_path_factory):
             save_file({f"{arm}.{part}": pictures() for arm in arms for part in parts}, run / "evaluation.safetensors")
     (folder / cell_run("good")).mkdir(parents=True)
     (folder / cell_run("good") / "report.html").write_text("")
-    files = write_results(folder, CONFIG, records, [cell_id("fair", seed=2), cell_id("late", seed=2)])
+    files = write_results(folder, CONFIG, records, [cell_id("fair", seed=2), cell_id("late", seed=2)], COMMAND)
     return folder, files
 
 
@@ -134,6 +135,12 @@ def test_the_page_tells_what_was_left_out_and_why(page):
     assert "2 of 3 (1 not run)" in page.text
     assert "reference: retrained without the deleted data" in page.text
     assert "retain accuracy more than 5 points below" in page.text
+
+
+def test_the_page_holds_the_command_and_how_to_look_at_a_cell(written, page):
+    assert "retrace arena --config mine.yaml --jobs 2" in page.text
+    assert "retrace report --config RUN/config.yaml --output RUN makes" in page.text
+    assert json.loads((written[0] / "arena.json").read_text())["command"] == COMMAND
 
 
 def test_a_cell_links_to_its_report_or_folder(page, written):

@@ -11,6 +11,7 @@ from typing import Any
 
 from retrace_pl.arena.choices import AttackChoice, MethodChoice, choose_attacks, choose_methods
 from retrace_pl.arena.config import ArenaConfig
+from retrace_pl.arena.measures import IDENTITY, RETRAIN
 from retrace_pl.arena.record import CELLS, RUN, SCHEMA, CellRecord, read_if_whole, record_path
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.data.splits import resolve_classes
@@ -130,11 +131,15 @@ class Plan:
             InputError: the data cannot be had, or has no such class.
         """
         known = self.data.source.open().classes
+        found: dict[tuple[int, ...], int | str] = {}
         for name in classes:
             try:
-                resolve_classes(name, known)
+                index = resolve_classes(name, known)
             except InputError as error:
                 raise InputError(f"forget_classes: {str(error).removeprefix('forget_class: ')}") from error
+            if index in found:  # the intervals would count one class as two
+                raise InputError(f"forget_classes: {found[index]!r} and {name!r} are the same class; name it once")
+            found[index] = name
 
     def records(self, output: Path) -> tuple[list[CellRecord], list[str]]:
         """The records of the cells that have run with these settings, and the ids of those that have not.
@@ -165,16 +170,22 @@ def make_plan(config: ArenaConfig, folder: Path) -> Plan:
         shared["trainer.threads"] = 1  # several cells run beside each other; torch would give each of them every core
     methods, attacks = choose_methods(config, folder), choose_attacks(config, folder)
     classes: list[int | str | None] = [*config.forget_classes] or [None]
-    axes = product(config.seeds, classes, config.access, attacks, methods, config.strengths)
+    # Strength has no effect on the anchors: cells that differ in nothing else would be the same cell again.
+    rules = [
+        (method, strength)
+        for method in methods
+        for strength in ((1.0,) if method.class_name in (RETRAIN, IDENTITY) else config.strengths)
+    ]
+    axes = product(config.seeds, classes, config.access, attacks, rules)
     cells = [
         _cell(config.name, base.settings, shared, method, strength, seed, deleted, access, attack)
-        for seed, deleted, access, attack, method, strength in axes
+        for seed, deleted, access, attack, (method, strength) in axes
     ]
     ids = [cell.id for cell in cells]
     for name in ids:
         if ids.count(name) > 1:
             raise InputError(
-                f"methods, attacks or forget_classes: two cells are called {name}; change one of the names"
+                f"methods, strengths, attacks or forget_classes: two cells are called {name}; change or drop one"
             )
     return Plan(audit, tuple(in_good_order(cells)), base.config.data)
 

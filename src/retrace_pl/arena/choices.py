@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from retrace_pl.arena.config import ArenaConfig
 from retrace_pl.attacks import Attack
 from retrace_pl.errors import InputError
-from retrace_pl.pipeline.parsing import config_folders, one_line
+from retrace_pl.pipeline.parsing import config_folders, one_line, read_mapping
 from retrace_pl.searchers import Searcher
 from retrace_pl.unlearning import UnlearningMethod
 from retrace_pl.unlearning.registry import METHODS
@@ -133,7 +133,10 @@ def _expanded(entry: str | dict[str, Any], presets: Path | None) -> Iterator[tup
         settings = {key: value for key, value in entry.items() if key != "name"}
         if not isinstance(settings.get("class_path"), str):
             raise InputError(f"methods: {json.dumps(entry, default=str)} has no `class_path`; name the method's class")
-        yield str(entry.get("name", settings["class_path"].rpartition(".")[2])), settings
+        name = str(entry.get("name", settings["class_path"].rpartition(".")[2]))
+        if not name.strip():
+            raise InputError(f"methods: the `name` of {settings['class_path']} is empty; give one, or leave it out")
+        yield name, settings
     elif entry == ALL:
         files = sorted(presets.glob("*.yaml")) if presets else []
         if not files:
@@ -192,8 +195,13 @@ def _existing(value: str, folder: Path, where: str) -> Path:
 
 def _complete(name: str, kind: type, value: str | dict[str, Any] | Path, where: str) -> dict[str, Any]:
     """Checks a class path with its settings, and fills in the settings that were left out, also those that are null."""
+    if isinstance(value, Path):
+        value = read_mapping(value, where)
+    unknown = sorted(set(value) - {"class_path", "init_args"}, key=str) if isinstance(value, dict) else []
+    if unknown:
+        raise InputError(f"{where}: there is no {unknown[0]!r} beside `class_path`; settings belong in `init_args`")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=kind, sub_configs=isinstance(value, Path))
+    parser.add_argument(f"--{name}", type=kind)
     text = json.dumps(value) if isinstance(value, dict) else str(value)
     try:
         values = parser.parse_args([f"--{name}={text}"])

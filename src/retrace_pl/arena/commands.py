@@ -30,7 +30,8 @@ def arena(arguments: list[str]) -> None:
 
 
 def _list(request: ArenaRequest, plan: Plan) -> None:
-    states = {cell.id: state(cell, request.output) for cell in plan.cells}
+    cells = plan.cells if request.cell is None else [plan.find(request.cell)]
+    states = {cell.id: state(cell, request.output) for cell in cells}
     if request.as_json:
         rows = [{"cell": name, "state": found} for name, found in states.items()]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ RESERVED = {
     "searcher": "attacks",
 }
 """Setting of an audit -> setting of the arena that decides it in every cell."""
+
+OPTIONS = ("config", "output", "cache", "quiet", "json")
+"""Options of `retrace audit` that are no settings; as overrides they would lead every cell to the same place."""
 
 
 @dataclass
@@ -78,7 +82,7 @@ class SlurmSettings:
         for name, least in (("time", 1), ("gpus", 0), ("cpus", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"slurm.{name} is {getattr(self, name)}; set it to {least} or more")
-        if self.memory_gb <= 0:
+        if not 0 < self.memory_gb < float("inf"):
             raise InputError(f"slurm.memory_gb is {self.memory_gb}; set it above 0")
 
 
@@ -92,7 +96,8 @@ class ArenaConfig:
             with `class_path`, `init_args` and a `name` for the tables; `all` stands for every preset of `presets`.
         presets: folder of tuned presets that names are looked up in first: that of a packaged setting, such as
             `digits`, or a path.
-        strengths: factors on each method's own `strength`.
+        strengths: factors on each method's own `strength`; `Retrain` and `Identity`, which have no use for it, run
+            once.
         seeds: seeds of the audit and of its splits.
         forget_classes: classes to delete, by index or name, one at a time; empty: what the audit deletes.
         access: what the auditor may see: `black`, `gray`, `white`.
@@ -134,6 +139,8 @@ class ArenaConfig:
                 raise InputError(f"{name} holds {repeated[0]!r} twice; name every one once")
         self._check_numbers()
         for setting in self.overrides:
+            if setting in OPTIONS:
+                raise InputError(f"overrides.{setting}: no setting of an audit; give --{setting} to `retrace arena`")
             axis = _axis_of(setting)
             if axis is not None:
                 raise InputError(f"overrides.{setting}: `{axis}` decides it in every cell; set it there")
@@ -171,6 +178,7 @@ class ArenaRequest:
         dry_run: list the cells and run none.
         quiet: no progress output.
         as_json: print the result as JSON.
+        command: the command line as it was given.
     """
 
     config: ArenaConfig
@@ -184,6 +192,7 @@ class ArenaRequest:
     dry_run: bool
     quiet: bool
     as_json: bool
+    command: str
 
 
 def make_parser(description: str) -> ArgumentParser:
@@ -231,6 +240,8 @@ def parse(description: str, arguments: list[str]) -> ArenaRequest:
     config = ArenaConfig(**{name: instances[name] for name in ArenaConfig.__dataclass_fields__})
     if options["jobs"] < 1:
         raise InputError(f"--jobs is {options['jobs']}; set it to 1 or more")
+    if options["cell"] is not None and options["launcher"] != "local":
+        raise InputError(f"--launcher {options['launcher']}: --cell runs in this process; leave one of them out")
     output = Path(options["output"] or Path("runs") / "arena" / files[-1].stem).resolve()
     return ArenaRequest(
         config=config,
@@ -244,4 +255,5 @@ def parse(description: str, arguments: list[str]) -> ArenaRequest:
         dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
+        command=shlex.join(["retrace", "arena", *arguments]),
     )

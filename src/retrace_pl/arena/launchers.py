@@ -19,7 +19,8 @@ from retrace_pl.arena.cells import Cell
 from retrace_pl.arena.config import SlurmSettings
 from retrace_pl.arena.record import CELLS, CellRecord, record_path
 from retrace_pl.arena.worker import LOG, Work, run_cell, serve
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, RunError
+from retrace_pl.pipeline.parsing import one_line
 
 ATTEMPTS = 2
 """Times a cell is tried whose process dies; an error that the process survives is recorded at once."""
@@ -133,6 +134,9 @@ def run_submitit(
 ) -> None:
     """Runs every cell as a job of a submitit executor; a job that dies is submitted once more.
 
+    Submitit hands a job its cell as a pickle in the executor's folder, which the job loads: whoever can write there can
+    run code as the user. Results are read from the cells' JSON alone.
+
     Args:
         executor: for example `submitit.SlurmExecutor`; its folder must be visible where the jobs run.
         cells: what to run, in this order.
@@ -140,6 +144,9 @@ def run_submitit(
         jobs: how many may be submitted at once.
         observer: is told what happens.
         poll: seconds between two looks at the jobs.
+
+    Raises:
+        RunError: the cluster refuses a job; those that are submitted are cancelled.
     """
     queue = deque((cell, 1) for cell in cells)
     running: list[tuple[submitit.Job[Any], Cell, int]] = []
@@ -149,7 +156,7 @@ def run_submitit(
                 cell, attempt = queue.popleft()
                 record_path(work.output, cell.id).unlink(missing_ok=True)  # what is there later is this job's
                 observer.started(cell)
-                running.append((executor.submit(run_cell, cell, work), cell, attempt))
+                running.append((_submit(executor, cell, work), cell, attempt))
             time.sleep(poll)
             ended = [entry for entry in running if entry[0].done()]
             running = [entry for entry in running if entry not in ended]
@@ -163,6 +170,13 @@ def run_submitit(
     finally:
         for job, _, _ in running:
             job.cancel(check=False)
+
+
+def _submit(executor: submitit.Executor, cell: Cell, work: Work) -> submitit.Job[Any]:
+    try:
+        return executor.submit(run_cell, cell, work)
+    except RuntimeError as error:  # what submitit raises, whatever `sbatch` said
+        raise RunError(f"slurm: no job could be submitted ({one_line(error)}); correct these settings") from error
 
 
 def slurm_executor(work: Work, settings: SlurmSettings) -> submitit.Executor:

@@ -65,6 +65,7 @@ def write_page(
     missing: Sequence[str],
     boards: Sequence[Board],
     versions: Mapping[str, str],
+    command: str | None = None,
 ) -> Path:
     """Writes `arena.html` into the arena's folder; an earlier one is replaced once the new one is complete.
 
@@ -75,11 +76,12 @@ def write_page(
         missing: ids of those that have not.
         boards: the ranking of the records.
         versions: package -> version.
+        command: the command line that ran them.
 
     Returns:
         Path of the page.
     """
-    text = render_page(output, config, records, missing, boards, versions)
+    text = render_page(output, config, records, missing, boards, versions, command)
     with atomic_path(output / PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return output / PAGE
@@ -92,6 +94,7 @@ def render_page(
     missing: Sequence[str],
     boards: Sequence[Board],
     versions: Mapping[str, str],
+    command: str | None = None,
 ) -> str:
     """The page as text; every value of a record or setting is escaped. Arguments are those of `write_page`."""
     environment = Environment(
@@ -128,6 +131,7 @@ def render_page(
         rule=RULE,
         resampling=RESAMPLING,
         versions=versions,
+        command=command,
         settings=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=100),
         write_number=write_number,
         write_interval=write_interval,

@@ -22,7 +22,11 @@ PACKAGES = ("retrace_pl", "torch", "torchvision", "lightning", "stable-baselines
 
 
 def write_results(
-    output: Path, config: Mapping[str, Any], records: Sequence[CellRecord], missing: Sequence[str] = ()
+    output: Path,
+    config: Mapping[str, Any],
+    records: Sequence[CellRecord],
+    missing: Sequence[str] = (),
+    command: str | None = None,
 ) -> list[Path]:
     """Writes the results of an arena; called after every run, also an interrupted one.
 
@@ -31,6 +35,7 @@ def write_results(
         config: the arena's settings as plain values, `name`, `gate`, `level` and `bootstrap_samples` among them.
         records: the cells of this configuration that have run, failed ones included, in the arena's order.
         missing: ids of its cells that have not run yet.
+        command: the command line that ran them.
 
     Returns:
         What was written: `arena.json`, `arena.html`, `arena.md` and the folder of TensorBoard runs.
@@ -42,6 +47,7 @@ def write_results(
         {
             "schema": SCHEMA,
             "name": config["name"],
+            "command": command,
             "config": dict(config),
             "versions": used,
             "ranking": ranking_section(boards),
@@ -50,7 +56,7 @@ def write_results(
             "missing": list(missing),
         },
     )
-    page = write_page(output, config, records, missing, boards, used)
+    page = write_page(output, config, records, missing, boards, used, command)
     return [path, page, write_markdown(output, config, records, missing, boards), write_hparams(output, records)]
 
 

@@ -87,7 +87,7 @@ def gather(request: ArenaRequest, plan: Plan) -> Outcome:
         plan: the cells.
     """
     records, missing = plan.records(request.output)
-    return Outcome(records, missing, write_results(request.output, request.settings, records, missing))
+    return Outcome(records, missing, write_results(request.output, request.settings, records, missing, request.command))
 
 
 def state(cell: Cell, output: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 import retrace_pl
@@ -145,6 +146,8 @@ def locate_configs(command: str, arguments: list[str], kind: str = "audit") -> t
     if not names and not {"-h", "--help"} & set(arguments):
         raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
     found = {name: find_config(name, kind) for name in names}
+    for path in found.values():
+        read_mapping(path, "--config")  # the parser does not say which file is damaged
     return list(_with_paths(arguments, found)), [found[name] for name in names]
 
 
@@ -164,6 +167,25 @@ def _with_paths(arguments: list[str], found: dict[str, Path]) -> Iterator[str]:
             yield str(found[argument])
         else:
             yield argument
+
+
+def read_mapping(path: Path, where: str) -> dict[str, Any]:
+    """Reads a YAML file that must hold settings.
+
+    Args:
+        path: the file.
+        where: the option or setting that named it, for messages.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{where}: {path} cannot be read: {one_line(error)}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: {path} holds no settings; write them as `name: value`")
+    return found
 
 
 def one_line(error: BaseException) -> str:

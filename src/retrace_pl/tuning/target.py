@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 import retrace_pl.unlearning as zoo
 from retrace_pl.errors import InputError
-from retrace_pl.pipeline.parsing import config_folders, one_line
+from retrace_pl.pipeline.parsing import config_folders, one_line, read_mapping
 from retrace_pl.unlearning import METHODS, Choice, Span, UnlearningMethod
 
 Value = str | int | float | bool
@@ -216,11 +215,8 @@ def read_preset(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is no YAML with a class_path.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("class_path"), str):
+    settings = read_mapping(path, "--method")
+    if not isinstance(settings.get("class_path"), str):
         raise InputError(f"{path} is no preset: it needs class_path, and init_args where settings differ from defaults")
     return settings
 
