@@ -107,6 +107,7 @@ def test_all_is_every_method_with_a_knob(arguments, tmp_path, monkeypatch, capsy
         (["--method", "negative_gradient", "--seed", "3"], "--seeds"),
         (["--method", "negative_gradient", "--classifier.epoochs", "3"], "--classifier.epoochs"),
         (["--method", "negative_gradient", "--method", "gradient_ascent", "--output", "one.yaml"], "one.yaml"),
+        (["--method", "negative_gradient", "--folder", "/dev/null/here"], "--folder /dev/null/here cannot be created"),
         (["--method", "negative_gradient", "--config", "nothing"], "--config nothing"),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 
+from retrace_pl.errors import RunError
 from retrace_pl.tuning.evaluation import evaluate_seed, summarise
 from retrace_pl.tuning.objective import WORST, differences, distance
 
@@ -34,6 +35,21 @@ def test_a_seed_that_failed_fails_the_whole():
     assert summary["shortcomings"] == ["seed 1: RunError: diverged"]
     assert summary["distance"] == WORST
     assert "quality" not in summary
+
+
+class Unlucky:
+    """Its original model cannot be trained."""
+
+    seed, reference = 0, RETRAINED
+
+    @property
+    def original(self):
+        raise RunError("no space left")
+
+
+def test_models_that_cannot_be_trained_are_no_failure_of_the_method():
+    with pytest.raises(RunError, match="no space left"):
+        evaluate_seed({"class_path": "Identity"}, "identity", Unlucky())
 
 
 def test_one_run(settings):

@@ -245,6 +245,14 @@ def test_a_damaged_study_is_named(settings, tmp_path):
         tune(scripted(0), settings[:1], tmp_path, trials=2)
 
 
+def test_two_processes_do_not_share_a_study(settings, tmp_path):
+    tune(scripted(0), settings[:1], tmp_path, trials=1)
+    (file,) = tmp_path.glob("*.jsonl")
+    with module._locked(file), pytest.raises(RunError, match=r"another process tunes .*jsonl right now; wait"):
+        tune(scripted(0), settings[:1], tmp_path, trials=2)
+    assert tune(scripted(0), settings[:1], tmp_path, trials=1).trials == 1
+
+
 def test_a_study_is_never_unpickled(settings, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("unpickled")

@@ -142,7 +142,7 @@ def locate_configs(command: str, arguments: list[str], kind: str = "audit") -> t
     Raises:
         InputError: there is no configuration, or none of that name.
     """
-    names = list(_config_values(arguments))
+    names = list(config_values(arguments))
     if not names and not {"-h", "--help"} & set(arguments):
         raise InputError(f"no configuration: use `retrace {command} --config digits` or give a file")
     found = {name: find_config(name, kind) for name in names}
@@ -151,7 +151,8 @@ def locate_configs(command: str, arguments: list[str], kind: str = "audit") -> t
     return list(_with_paths(arguments, found)), [found[name] for name in names]
 
 
-def _config_values(arguments: list[str]) -> Iterator[str]:
+def config_values(arguments: list[str]) -> Iterator[str]:
+    """What a command line gives after `--config`, in order."""
     for position, argument in enumerate(arguments):
         if argument == "--config" and position + 1 < len(arguments):
             yield arguments[position + 1]

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.pipeline.parsing import find_config, one_line
+from retrace_pl.pipeline.parsing import config_values, find_config, one_line
+from retrace_pl.pipeline.run_folder import RunFolder
 from retrace_pl.tuning.objective import MEASURES, WORST, differences, shortcomings
 from retrace_pl.tuning.preset import write_preset
 from retrace_pl.tuning.search import Outcome
@@ -36,7 +37,7 @@ def tune(arguments: list[str]) -> None:
     names = list(dict.fromkeys(options.method))
     names = list(dict.fromkeys(n for name in names for n in (tunable() if name == ALL else [name])))
     targets = [find_target(name, config) for name in names]
-    folder = Path(options.folder) if options.folder else Path("runs") / "tune" / config
+    folder = _folder(options.folder, config)
     files = _preset_files(options.output, folder / "presets", targets)
     settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
     console = Console(stderr=True, quiet=options.quiet)
@@ -88,7 +89,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--folder", help="where studies and trained models are kept (default: runs/tune/CONFIG)")
     add("--quiet", action="store_true", help="print no progress, only the result")
     add("--json", action="store_true", help="print the result as JSON on standard output")
-    configs = list(_configs(arguments))
+    configs = list(config_values(arguments))
     try:
         options, overrides = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -100,14 +101,6 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.timeout is not None and not options.timeout > 0:
         raise InputError(f"--timeout is {options.timeout}; set it to a number of seconds above 0")
     return options, [*(f"--config={name}" for name in configs), *overrides]
-
-
-def _configs(arguments: list[str]) -> Iterator[str]:
-    for position, argument in enumerate(arguments):
-        if argument == "--config" and position + 1 < len(arguments):
-            yield arguments[position + 1]
-        elif argument.startswith("--config="):
-            yield argument.partition("=")[2]
 
 
 def _config_name(overrides: list[str]) -> str:
@@ -128,6 +121,15 @@ def _seeds(text: str) -> list[int]:
             f'{text!r} is no list of different whole numbers, 0 or more; give for instance "[100,101]"'
         )
     return seeds
+
+
+def _folder(option: str | None, config: str) -> Path:
+    folder = Path(option) if option else Path("runs") / "tune" / config
+    try:
+        RunFolder(folder)
+    except InputError as error:
+        raise InputError(str(error).replace("--output", "--folder")) from error
+    return folder
 
 
 def _preset_files(output: str | None, default: Path, targets: list[Target]) -> dict[str, Path]:

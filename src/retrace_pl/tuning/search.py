@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from retrace_pl.errors import RunError
+from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.parsing import one_line
 from retrace_pl.pipeline.run_folder import fingerprint, seed_for
 from retrace_pl.tuning.evaluation import evaluate_seed
@@ -92,10 +95,23 @@ def tune(
         The best trial.
 
     Raises:
-        RunError: No trial succeeded, or the study's file is damaged.
+        RunError: No trial succeeded, the study's file is damaged, or another process tunes it.
         KeyboardInterrupt: The user pressed Ctrl-C; finished trials are kept.
     """
-    study = _open_study(target, settings, folder)
+    path = folder / f"{target.name}-{_identity(target, settings)[:8]}.jsonl"
+    with _locked(path):
+        return _tune(target, settings, path, trials, timeout, on_trial)
+
+
+def _tune(
+    target: Target,
+    settings: Sequence[SeedSetting],
+    path: Path,
+    trials: int,
+    timeout: float | None,
+    on_trial: Callable[[int, float | None], None] | None,
+) -> Outcome:
+    study = _open_study(target, settings, path)
     target = Target(target.name, target.class_path, target.init_args, target.space, study.user_attrs["starts"])
     begin, own = time.perf_counter(), 0
     while (done := len(_finished(study))) < trials:
@@ -169,13 +185,33 @@ def _evaluate(
     return math.fsum(row["distance"] for row in runs) / len(runs)
 
 
-def _open_study(target: Target, settings: Sequence[SeedSetting], folder: Path) -> optuna.Study:
+def _identity(target: Target, settings: Sequence[SeedSetting]) -> str:
+    """Hash of everything that decides what a trial of the study gives."""
     fixed = target.settings(dict.fromkeys(target.space, 0))
     space = {knob: str(span) for knob, span in target.space.items()}
     repeats = settings[0].run.config.audit.repeats
-    identity = fingerprint([fixed, space, [reference_settings(s.run.settings) for s in settings], repeats])
-    path = folder / f"{target.name}-{identity[:8]}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    models = [reference_settings(setting.run.settings) for setting in settings]
+    return fingerprint([fixed, space, models, repeats, *own_code([fixed, models])])
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps a second process from a study: each would take the other's running trial for one that was cut off."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.process"))
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"another process tunes {path} right now; wait for it, or use another --folder") from error
+    except (OSError, NotImplementedError) as error:
+        raise RunError(f"{path} cannot be locked ({one_line(error)}); use another --folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open_study(target: Target, settings: Sequence[SeedSetting], path: Path) -> optuna.Study:
     _drop_partial_line(path)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

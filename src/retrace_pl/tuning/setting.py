@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier
@@ -115,12 +117,13 @@ class SeedSetting:
     def _train(self, name: str, split: str) -> None:
         run = self.run
         key = fingerprint([ARTEFACT_VERSION, reference_settings(run.settings), name, split])
-        if run.folder.is_done(name, key):
-            return
-        run.console.print(f"seed {self.seed}:")
-        start, stage = time.perf_counter(), "pretrain" if split == "train" else "unlearn"
-        run_trainings(run, [classifier_training(run, name, "classifier", split, stage)])
-        run.folder.finish(name, key, [weights_file(name)], time.perf_counter() - start)
+        with FileLock(run.folder.path(f".{name}.lock")):  # another tuning may want the same model at the same time
+            if run.folder.is_done(name, key):
+                return
+            run.console.print(f"seed {self.seed}:")
+            start, stage = time.perf_counter(), "pretrain" if split == "train" else "unlearn"
+            run_trainings(run, [classifier_training(run, name, "classifier", split, stage)])
+            run.folder.finish(name, key, [weights_file(name)], time.perf_counter() - start)
 
 
 def reference_settings(settings: dict[str, Any]) -> dict[str, Any]:
