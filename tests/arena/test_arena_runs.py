@@ -89,7 +89,10 @@ def test_finished_cells_are_skipped_and_failed_ones_tried_again(arena_copy, aren
     before = results(arena_copy)
     assert arena("--output", arena_copy, mixed) == 0
     assert {cell.method for cell in ran} == {"deadly", "raising", "diverging"}
-    assert results(arena_copy) == before
+    after = results(arena_copy)
+    assert "--jobs" in before.pop("command")
+    assert "--jobs" not in after.pop("command")
+    assert after == before
 
 
 def test_changed_settings_run_again_and_old_figures_are_not_mixed_in(arena_copy, arena, ran):
@@ -251,7 +254,9 @@ def test_ctrl_c_stops_within_seconds_and_leaves_a_folder_to_resume(arena_copy, t
         shutil.rmtree(arena_copy / folder)
     command = [sys.executable, "-m", "retrace_pl", "arena", "--config", tiny, "--output", arena_copy, GOOD]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    signal.signal(signal.SIGINT, previous)
     log = arena_copy / "cells" / CELL.format("mild") / "log.txt"
     try:
         while not log.exists() and process.poll() is None:  # the worker has the cell

@@ -131,6 +131,8 @@ def test_identity_unlearning_gives_no_evidence(tmp_path, tiny):
         "25",
         "--audit.repeats",
         "1",
+        "--rivals",
+        "[]",
     ]
     out = tmp_path / "run"
     assert main(["audit", "--config", tiny, "--output", str(out), "--quiet", *options]) == 0
