@@ -81,3 +81,16 @@ def test_the_speed_ratios(load):
     ratios = load("speed").measure("black", queries=512, slow_queries=300, repeats=1)
     assert {"search_over_bare_scoring", "over_dummy_vec_env", "over_single_candidate_sac"} < set(ratios)
     assert all(value > 0 for value in ratios.values())
+
+
+def test_a_cell_of_the_arena_table(load):
+    arena = load("arena")
+    arm = {name: 0.5 for name in (*arena.FIGURES, "ssim")} | {"instance": {}, "intervals": {}}
+    leak = {"value": 0.4, "low": 0.3, "high": 0.5, "level": 0.95, "metric": "sr_oracle"}
+    cell = dict.fromkeys(arena.PLAIN, 1) | {"attack_result": arm, "prior": arm, "matched_retrain": arm}
+    done = arena.compact(cell | {"leakage": {"excess": leak, "record": None}})
+    assert done["attack_result"] == dict.fromkeys(arena.FIGURES, 0.5)
+    assert done["leakage"] == {"excess": [0.4, 0.3, 0.5], "record": None}
+    failed = arena.compact(cell | {"attack_result": None, "prior": None, "matched_retrain": None, "leakage": None})
+    assert failed["prior"] is None
+    assert failed["leakage"] == {}
