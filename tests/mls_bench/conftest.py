@@ -13,7 +13,14 @@ from retrace_pl.data.pixels import ArrayImages
 from retrace_pl.mls_bench import api, data, settings
 from retrace_pl.models import ImageClassifier
 
-TINY = {"train_limit": 60, "test_limit": 30, "pretrain_epochs": 12, "unlearn_epochs": 1, "batch_size": 64}
+TINY = {
+    "train_limit": 60,
+    "test_limit": 30,
+    "pretrain_epochs": 12,
+    "unlearn_epochs": 1,
+    "batch_size": 64,
+    "pretrain_lr": 0.1,
+}
 
 
 class TinyNet(ImageClassifier):

@@ -215,6 +215,7 @@ def test_limits_and_seeds_that_cannot_be(digits, tmp_path):
         {"train_limit": 0},
         {"classes": 1},
         {"classes": 3},
+        {"pretrain_lr": 0.0},
         {"batch_size": 1},
         {"seed": -1},
         {"preset": "huge"},

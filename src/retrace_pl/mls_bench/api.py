@@ -30,7 +30,7 @@ def prepare_benchmark(
     data: str | Path | None = None,
     trainer: TrainerSettings | None = None,
     quiet: bool = True,
-    **overrides: int | None,
+    **overrides: float | None,
 ) -> Benchmark:
     """Opens a setting: reads its data and its folder; trains nothing yet.
 

@@ -22,7 +22,7 @@ from retrace_pl.mls_bench.table import print_results
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.unlearning import METHODS
 
-_LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size", "classes")
+_LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size", "classes", "pretrain_lr")
 _IDENTITY = ("setting", "preset", "method", "file", "seed", "own_settings", "overrides")
 
 
@@ -111,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--test-limit", type=int, metavar="N", help="test images per class")
     add("--classes", type=int, metavar="N", help="the first N classes of the data set alone")
     add("--pretrain-epochs", type=int, metavar="N", help="epochs of f+ and of the reference")
+    add("--pretrain-lr", type=float, metavar="RATE", help="learning rate at which pretraining begins")
     add("--unlearn-epochs", type=int, metavar="N", help="passes over the retained images while unlearning")
     add("--batch-size", type=int, metavar="N", help="images a step, in pretraining and of each stream")
     add("--min-retain", type=float, default=Validity.min_retain, metavar="SHARE", help="below this share of the "

@@ -132,7 +132,12 @@ class Benchmark:
             "own_settings": plug.own_settings,
             "overrides": self.overrides,
             "unlearning": unlearnt["recipe"],
-            "pretraining": {**PRETRAINING, "epochs": self.limits.pretrain_epochs, "batch_size": self.limits.batch_size},
+            "pretraining": {
+                **PRETRAINING,
+                "lr": self.limits.pretrain_lr,
+                "epochs": self.limits.pretrain_epochs,
+                "batch_size": self.limits.batch_size,
+            },
             "sizes": self.sizes,
             "seconds": unlearnt["seconds"],
             "training_seconds": self._training_seconds(reference),
@@ -187,7 +192,7 @@ class Benchmark:
             self.data.num_classes,
             optimizer=lambda parameters: torch.optim.SGD(
                 parameters,
-                lr=PRETRAINING["lr"],
+                lr=self.limits.pretrain_lr,
                 momentum=PRETRAINING["momentum"],
                 weight_decay=PRETRAINING["weight_decay"],
             ),
