@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,11 @@ def compact(cell: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def command_line(options: argparse.Namespace) -> str:
+    """The command behind the figures; where the arena's folder lay does not matter to them."""
+    return f"python benchmarks/arena.py --config {options.config} --jobs {options.jobs} --results {options.results}"
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,7 +62,7 @@ def main() -> None:
         return
     found = json.loads((output / "arena.json").read_text(encoding="utf-8"))
     result = {
-        "command": " ".join(["python", "benchmarks/arena.py", *sys.argv[1:]]),
+        "command": command_line(options),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": f"{platform.machine()}, {platform.processor() or 'CPU'}",
         "versions": found["versions"],
@@ -67,7 +71,10 @@ def main() -> None:
     }
     options.results.mkdir(parents=True, exist_ok=True)
     target = options.results / f"arena_{options.config}"
-    target.with_suffix(".md").write_text(table, encoding="utf-8")
+    title, rest = table.split("\n", 1)
+    made = f"`{result['command']}`, {result['date']}, {options.jobs} cores of {result['hardware']}"
+    seeds = ", ".join(str(seed) for seed in found["config"]["seeds"])
+    target.with_suffix(".md").write_text(f"{title}\n\n{made}; seeds {seeds}.\n{rest}", encoding="utf-8")
     lines = ",\n".join(json.dumps(cell) for cell in result.pop("cells"))
     head = json.dumps(result, indent=1)[:-2]
     target.with_suffix(".json").write_text(f'{head},\n "cells": [\n{lines}\n]\n}}\n', encoding="utf-8")
