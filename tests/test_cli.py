@@ -60,7 +60,9 @@ def test_list_has_the_parts_of_this_version(kind, names, capsys):
 
 def test_list_for_people(capsys):
     assert main(["list", "unlearning"]) == 0
-    assert "Retrain" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Retrain" in shown
+    assert "boundary_shrink" in shown  # what tune, arena and mls-bench call it
 
 
 def test_list_of_an_unknown_kind(capsys):

@@ -106,6 +106,20 @@ def test_missing_configuration_says_what_to_do(capsys):
     assert "--config digits" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "kind"),
+    [
+        ("--unlearning", "salun", "unlearning"),
+        ("--unlearning", "missing.yaml", "unlearning"),
+        ("--searcher", "NoSuch", "searchers"),
+        ("--classifier.model", "NoSuch", "models"),
+    ],
+)
+def test_an_unknown_class_is_answered_with_the_command_that_lists_them(option, name, kind, tiny):
+    with pytest.raises(InputError, match=rf"^{option} {name} is neither .*`retrace list {kind}` prints the classes$"):
+        parse("audit", "", ["--config", tiny, option, name])
+
+
 def test_damaged_yaml_is_one_line(tmp_path, capsys):
     file = tmp_path / "bad.yaml"
     file.write_text("data: [1, 2\n  x: }")

@@ -19,6 +19,17 @@ from retrace_pl.pipeline.config import AuditConfig
 
 MAX_MESSAGE = 600
 
+NO_PART = re.compile(
+    r"(--[\w.]+): - Expected a path but (\S+) either not accessible or invalid "
+    r"- (?:Expected a dot import path string: \2|Problem with given class_path '\2': No module named \S+)$"
+)
+"""What the parser says of a name that is neither a file nor a class."""
+
+LISTED = {"data": "data", "source": "data", "model": "models", "unlearning": "unlearning", "searcher": "searchers"} | {
+    "attack": "attacks"
+}
+"""Setting -> what `retrace list` calls the classes it takes."""
+
 # A configuration may come from a stranger: jsonargparse's list of dangerous modules is enforced for class paths, only
 # subclasses of what a setting expects are built, and `Any` values stay plain values.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
@@ -189,10 +200,20 @@ def read_mapping(path: Path, where: str) -> dict[str, Any]:
     return found
 
 
+def _kind_of(setting: str) -> str:
+    """How to find the classes that a setting takes."""
+    kind = LISTED.get(setting.rpartition(".")[2].lstrip("-"))
+    return f"`retrace list {kind}` prints the classes" if kind else "give one of them by its path"
+
+
 def one_line(error: BaseException) -> str:
     """Condenses a parser's message to one line that begins with the setting's name."""
     text = " ".join(str(error).split())
     text = re.sub(r'^(?:argument )?Parser key "([^"]+)":', r"--\1:", text)
+    unknown = NO_PART.match(text)
+    if unknown:
+        setting, name = unknown.groups()
+        text = f"{setting} {name} is neither a file nor a class that can be used here; {_kind_of(setting)}"
     home = os.path.expanduser("~")
     text = text.replace(home, "~") if len(home) > 1 else text
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."

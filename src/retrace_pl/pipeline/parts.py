@@ -37,9 +37,10 @@ def list_parts(arguments: list[str]) -> None:
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    table = Table("name", "what it is", box=None)
+    short = ["short"] * ("short" in found[0])
+    table = Table("name", *short, "what it is", box=None)
     for part in found:
-        table.add_row(part["name"], part["description"])
+        table.add_row(part["name"], *(part[column] for column in short), part["description"])
     Console().print(table)
 
 
@@ -50,7 +51,8 @@ def parts(kind: str) -> list[dict[str, str]]:
         kind: a key of KINDS.
 
     Returns:
-        Objects with `name`, `class_path` and `description` (the first line of the docstring), by name.
+        Objects with `name`, `class_path` and `description` (the first line of the docstring), by name; those of an
+        unlearning method also have `short`, the name that tune, arena and mls-bench know it by.
     """
     package, bases = KINDS[kind]
     module = import_module(package)
@@ -67,6 +69,9 @@ def parts(kind: str) -> list[dict[str, str]]:
         and value not in parents
         and not inspect.isabstract(value)
     ]
+    if kind == "unlearning":
+        names = {method.__name__: name for name, method in import_module(f"{package}.registry").METHODS.items()}
+        found = [part | {"short": names[part["name"]]} for part in found]
     return found
 
 
