@@ -118,7 +118,7 @@ def serve(connection: Connection) -> None:
     """
     os.setsid()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # Ctrl-C closes it at any moment
         while True:
             cell, work = connection.recv()
             with _output_to(work.output / "cells" / cell.id / LOG):
