@@ -51,6 +51,12 @@ def test_weights_above_the_threshold_are_dampened(lam, alpha, strength):
     torch.testing.assert_close(run(model, alpha=alpha, strength=strength, lam=lam), expected)
 
 
+def test_no_weight_grows():
+    model = linear()
+    weight = model.weight.detach().clone()
+    assert torch.equal(run(model, alpha=1.5, lam=3.0), weight)  # lam I_D / I_f is 1.45 for the selected weight
+
+
 @pytest.mark.parametrize("settings", [{"strength": 0.0}, {"alpha": 4.0}, {"alpha": 8.0, "strength": 2.0}])
 def test_nothing_can_be_selected_at_strength_0_or_from_the_bound_on(settings, caplog):
     """The records to forget are a quarter, so alpha / strength = 4 is the bound."""
