@@ -131,6 +131,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`; means over seeds {', '.join(map(str, result['seeds']))}, not used in tuning.",
         "Distance: summed absolute difference to the retrained models in the four measures, mean over the seeds.",
         f"Reaches: forget accuracy within {FORGET_MARGIN:g} and retain accuracy within {RETAIN_MARGIN:g} of them.",
+        "The row `retrain` is the first of the retrained models: it is compared with a mean that holds it, and its "
+        "seconds are those of loading it.",
         "",
         f"| preset | {' | '.join(header)} |",
         "|---|" + "---|" * len(header),
