@@ -109,6 +109,7 @@ def test_all_is_every_method_with_a_knob(arguments, tmp_path, monkeypatch, capsy
         (["--method", "negative_gradient", "--method", "gradient_ascent", "--output", "one.yaml"], "one.yaml"),
         (["--method", "negative_gradient", "--folder", "/dev/null/here"], "--folder /dev/null/here cannot be created"),
         (["--method", "negative_gradient", "--config", "nothing"], "--config nothing"),
+        (["--method", "negative_gradient", "--output", "/dev/null/a/b.yaml"], "--output /dev/null/a cannot be created"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(options, named, arguments, capsys):

@@ -137,10 +137,13 @@ def _preset_files(output: str | None, default: Path, targets: list[Target]) -> d
         folder = default if output is None else Path(output)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output {folder} is a file; give a folder, or a file that ends in .yaml")
-        return {target.name: folder / f"{target.name}.yaml" for target in targets}
-    if len(targets) > 1:
+        files = {target.name: folder / f"{target.name}.yaml" for target in targets}
+    elif len(targets) > 1:
         raise InputError(f"--output {output} is one file for {len(targets)} methods; give a folder")
-    return {targets[0].name: Path(output)}
+    else:
+        folder, files = Path(output).parent, {targets[0].name: Path(output)}
+    RunFolder(folder)  # refuses one that cannot be written before an hour of searching
+    return files
 
 
 @contextmanager
