@@ -14,6 +14,7 @@ from retrace_pl.mls_bench.scores import (
     NOT_FINITE,
     NOT_FORGOTTEN,
     UNKNOWN_CLASS,
+    UNTRAINED,
     Measured,
     Validity,
     measure,
@@ -120,6 +121,7 @@ ORIGINAL = Measured(0.9, 0.9, 0.6, 0.6, finite=True)
         (Measured(math.nan, math.nan, math.nan, 0.7, finite=False), ORIGINAL, [NOT_FINITE]),
         (None, ORIGINAL, [NOT_FINITE]),
         (Measured(0.9, 0.0, 0.5, 0.5, finite=True), Measured(0.9, 0.1, 0.5, 0.5, finite=True), [UNKNOWN_CLASS]),
+        (Measured(0.19, 0.0, 0.5, 0.5, finite=True), Measured(0.19, 0.9, 0.5, 0.5, finite=True), [UNTRAINED]),
     ],
 )
 def test_validity(model, original, problems):

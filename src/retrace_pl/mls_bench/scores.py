@@ -18,6 +18,7 @@ NOT_FINITE = "not finite"
 COLLAPSED = "retain accuracy collapsed"
 NOT_FORGOTTEN = "nothing forgotten"
 UNKNOWN_CLASS = "nothing to forget"
+UNTRAINED = "original at chance"
 
 
 def positional_auc(order: NDArray[np.integer[Any]], members: int) -> float:
@@ -172,7 +173,8 @@ class Validity:
         Args:
             model: The model that has unlearnt; None if the run diverged.
             original: f+.
-            num_classes: Number of classes; an f+ that knows the class no better than chance has nothing to forget.
+            num_classes: Number of classes; an f+ that knows the class no better than chance has nothing to forget, and
+                one that knows the others less than twice as well as chance nothing to retain.
 
         Returns:
             Names of the problems; none for a valid run.
@@ -180,6 +182,8 @@ class Validity:
         if model is None or not model.finite:
             return [NOT_FINITE]
         found = []
+        if original.retain_acc < 2 / num_classes:
+            found.append(UNTRAINED)
         if model.retain_acc < self.min_retain * original.retain_acc:
             found.append(COLLAPSED)
         if not original.forget_acc > 1 / num_classes:
