@@ -1,7 +1,5 @@
 """Code of one's own is part of every key; the package's own is known by its version in the keys of finished stages."""
 
-import sys
-
 import pytest
 
 from retrace_pl.pipeline.code import code_hashes, own_code
@@ -13,21 +11,19 @@ from retrace_pl.pipeline.runner import stage_keys
 @pytest.fixture
 def rule(tmp_path, monkeypatch):
     """The file of a method that a package of the user's passes on."""
-    package = tmp_path / "my_methods"
+    package = tmp_path / f"rules_of_{tmp_path.name}"
     package.mkdir()
-    (package / "__init__.py").write_text("from my_methods.rule import Rule\n")
+    (package / "__init__.py").write_text(f"from {package.name}.rule import Rule\n")
     (package / "rule.py").write_text("from retrace_pl.unlearning import Identity\n\nclass Rule(Identity): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    __import__("my_methods")
-    yield package / "rule.py"
-    for name in ("my_methods", "my_methods.rule"):
-        sys.modules.pop(name)
+    __import__(package.name)  # it stays imported: jsonargparse goes through every subclass of a method by its module
+    return package / "rule.py"
 
 
 def test_code_of_ones_own_is_in_the_keys(rule):
-    settings = {"class_path": "my_methods.Rule", "init_args": {"inner": [{"class_path": "torch.optim.SGD"}]}}
+    settings = {"class_path": f"{rule.parent.name}.Rule", "init_args": {"inner": [{"class_path": "torch.optim.SGD"}]}}
     before = code_hashes(settings)
-    assert list(before) == ["my_methods.Rule"], "a library is known by its version"
+    assert list(before) == [f"{rule.parent.name}.Rule"], "a library is known by its version"
     assert list(code_hashes({"class_path": "retrace_pl.attacks.ReTrace"})) == ["retrace_pl.attacks.ReTrace"]
     assert own_code({"class_path": "retrace_pl.attacks.ReTrace"}) == []
     rule.write_text("class Rule: pass\n")
@@ -35,7 +31,7 @@ def test_code_of_ones_own_is_in_the_keys(rule):
 
 
 def test_an_edited_method_runs_again_from_its_own_stage_on(rule, tiny):
-    settings = parse("audit", "", ["--config", tiny, "--unlearning", "my_methods.Rule"]).settings
+    settings = parse("audit", "", ["--config", tiny, "--unlearning", f"{rule.parent.name}.Rule"]).settings
     before = stage_keys(settings)
     assert stage_keys(settings) == before
     rule.write_text(rule.read_text() + "# edited\n")
