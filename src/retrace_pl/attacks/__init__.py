@@ -1,6 +1,15 @@
 """Attacks: from two models and public data to a reconstruction of what was deleted."""
 
-from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
+from retrace_pl.attacks.base import (
+    Attack,
+    AttackContext,
+    Finding,
+    InferenceAttack,
+    NotApplicable,
+    Reconstruction,
+    Shadow,
+    Truth,
+)
 from retrace_pl.attacks.prior import prior_only
 from retrace_pl.attacks.retrace import ReTrace
 from retrace_pl.attacks.selection import Selection, assemble, select_distribution, select_instance
@@ -8,9 +17,14 @@ from retrace_pl.attacks.selection import Selection, assemble, select_distributio
 __all__ = [
     "Attack",
     "AttackContext",
+    "Finding",
+    "InferenceAttack",
+    "NotApplicable",
     "ReTrace",
     "Reconstruction",
     "Selection",
+    "Shadow",
+    "Truth",
     "assemble",
     "prior_only",
     "select_distribution",

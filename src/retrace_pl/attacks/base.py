@@ -10,10 +10,61 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from retrace_pl.envs import CandidatePool, LatentCore, LatentSettings
+from retrace_pl.errors import InputError
 from retrace_pl.searchers import PolicyState, Searcher, SearchObserver
 from retrace_pl.traces import ModelPair
 
-__all__ = ["Attack", "AttackContext", "Reconstruction"]
+__all__ = [
+    "Attack",
+    "AttackContext",
+    "Finding",
+    "InferenceAttack",
+    "NotApplicable",
+    "Reconstruction",
+    "Shadow",
+    "Truth",
+]
+
+
+class NotApplicable(InputError):
+    """An attack has nothing to work on in this pair; the message says why.
+
+    An audit that runs several attacks records the reason in place of a result and goes on.
+    """
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """An unlearning the attacker carried out himself, on public records alone, so that its truth is known.
+
+    Args:
+        pair: The shadow models before and after, at the audited access level.
+        deleted: Public inputs ``[n, ...]`` that the first shadow model was trained on and the second has forgotten.
+        retained: Public inputs ``[m, ...]`` that both were trained on.
+        unseen: Public inputs ``[u, ...]`` of the deleted kind (the same classes) that neither was trained on.
+        unseen_retained: Public inputs ``[v, ...]`` of the retained kind that neither was trained on.
+    """
+
+    pair: ModelPair
+    deleted: Tensor
+    retained: Tensor
+    unseen: Tensor
+    unseen_retained: Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an inference is judged by. An attack never sees it.
+
+    Args:
+        deleted: The deleted records ``[n, ...]``.
+        unseen: Records ``[m, ...]`` of the same classes that no model saw; may be empty.
+        deleted_classes: Classes deleted as a whole; empty after a deletion of single records.
+    """
+
+    deleted: Tensor
+    unseen: Tensor
+    deleted_classes: tuple[int, ...]
 
 
 @dataclass
@@ -31,6 +82,7 @@ class AttackContext:
         observer: Watches the search.
         searcher: Who searches, for attacks that were given none of their own.
         probe: Optional look at the current candidates for the log; it does not influence the attack.
+        shadow: An unlearning of the attacker's own, for attacks that learn from one (``needs_shadow``).
     """
 
     pair: ModelPair | None
@@ -43,6 +95,7 @@ class AttackContext:
     observer: SearchObserver | None = None
     searcher: Searcher | None = None
     probe: Callable[[Tensor], dict[str, float]] | None = None
+    shadow: Shadow | None = None
 
     def core(self) -> LatentCore:
         """A fresh latent-space search problem over this context."""
@@ -56,33 +109,83 @@ class Reconstruction:
     Args:
         instance: Best single guess ``[1, ...]``.
         instance_score: Its score.
-        instance_latent: Its latent ``[1, d]``.
         inputs: Guess of the distribution, ``[k, ...]``.
-        scores: Their scores ``[k]``.
-        latents: Their latents ``[k, d]``.
-        pool: Every queried candidate.
+        scores: Their scores ``[k]``, each higher where the attack is surer; comparable within one attack only.
         queries: Queries used.
-        curve: (queries, best score, mean of the best 64 scores) at about 100 points.
+        curve: (queries, best score, mean of the best 64 scores) at about 100 points; empty for attacks without a
+            search.
+        instance_latent: Latent ``[1, d]`` of the instance, for attacks in latent space.
+        latents: Latents ``[k, d]`` of the inputs, for attacks in latent space.
+        pool: Every queried candidate, for attacks in latent space.
         policy: Weights and JSON settings of the trained policy, where there is one.
+        facts: Further plain (JSON) facts for the record, such as an inferred label or the cost that was reached.
     """
 
     instance: Tensor
     instance_score: float
-    instance_latent: Tensor
     inputs: Tensor
     scores: Tensor
-    latents: Tensor
-    pool: CandidatePool
     queries: int
-    curve: list[tuple[int, float, float]]
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    instance_latent: Tensor | None = None
+    latents: Tensor | None = None
+    pool: CandidatePool | None = None
     policy: PolicyState | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Attack(ABC):
     """Reconstructs deleted data from what an :class:`AttackContext` holds."""
 
     name: ClassVar[str] = "attack"
+    needs_shadow: ClassVar[bool] = False
 
     @abstractmethod
     def reconstruct(self, context: AttackContext) -> Reconstruction:
-        """Run the attack; every tensor of the result lies on the CPU."""
+        """Run the attack; every tensor of the result lies on the CPU.
+
+        Raises:
+            NotApplicable: The pair gives the attack nothing to work on.
+            AccessError: The attack needs a higher access level.
+        """
+
+
+@dataclass
+class Finding:
+    """What an inference attack concludes: an answer instead of pictures.
+
+    Args:
+        answer: Plain (JSON) facts, such as the inferred class and the evidence for it.
+        queries: Queries used.
+        tensors: What judging the answer needs, such as the weights of a fitted membership classifier.
+    """
+
+    answer: dict[str, Any]
+    queries: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class InferenceAttack(ABC):
+    """Infers a property of what was deleted (its class, the membership of a record) without reconstructing it."""
+
+    name: ClassVar[str] = "inference"
+    needs_shadow: ClassVar[bool] = False
+
+    @abstractmethod
+    def infer(self, context: AttackContext) -> Finding:
+        """Run the attack within ``context.budget`` queries; every tensor of the result lies on the CPU.
+
+        Raises:
+            NotApplicable: The pair gives the attack nothing to work on.
+            AccessError: The attack needs a higher access level.
+        """
+
+    @abstractmethod
+    def judge(self, finding: Finding, pair: ModelPair, truth: Truth) -> dict[str, Any]:
+        """Compare a finding with the truth, as plain (JSON) facts: ``correct``, ``auroc``, ...
+
+        Args:
+            finding: What :meth:`infer` returned, in this process or an earlier one.
+            pair: The audited pair.
+            truth: What was deleted.
+        """

@@ -146,7 +146,7 @@ def _run_search(run: AuditRun, models: _Models, search: Search, seed: int) -> Se
     )
     found = run.config.attack.reconstruct(context)
     tensors = _tensors(found)
-    if search.name == AUDITED:
+    if search.name == AUDITED and found.pool is not None:
         tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}
     curve = [[float(value) for value in point] for point in found.curve]
     policy = found.policy if search.name == AUDITED and search.repeat == 0 else None
@@ -261,7 +261,7 @@ def _calibrate(run: AuditRun, scorer: TraceScorer) -> Calibration:
 
 
 def _tensors(found: Reconstruction) -> dict[str, Tensor]:
-    return {
+    tensors = {
         "instance": found.instance,
         "instance_latent": found.instance_latent,
         "instance_score": torch.tensor([found.instance_score]),
@@ -269,12 +269,13 @@ def _tensors(found: Reconstruction) -> dict[str, Tensor]:
         "scores": found.scores,
         "latents": found.latents,
     }
+    return {name: value for name, value in tensors.items() if value is not None}
 
 
 def _record(search: Search, found: Reconstruction, context: AttackContext, scorer: TraceScorer) -> dict[str, Any]:
     """Plain facts about one search; the largest raw trace tells whether an identity pair is identical."""
     deltas = scorer.deltas(found.inputs).named()
-    pool = found.pool.scores
+    pool = found.scores if found.pool is None else found.pool.scores
     return {
         "name": search.name,
         "repeat": search.repeat,

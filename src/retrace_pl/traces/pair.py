@@ -100,6 +100,17 @@ class ModelPair:
         tensors = chain(self._tensors(self._original), self._tensors(self._unlearned))
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Return both models themselves, f+ and f-, for attacks on their parameters; white-box only.
+
+        They are frozen and in eval mode; whoever wants to change one works on a copy.
+
+        Raises:
+            AccessError: Black- or gray-box access.
+        """
+        self.access.require("gradient")
+        return self._original, self._unlearned
+
     def outputs(self, inputs: Any) -> PairValues:
         """Return output probabilities, each of shape [n, ...] and in [0, 1]; allowed at every level.
 
