@@ -2,18 +2,29 @@
 
 from retrace_pl.traces.access import SIGNALS, Access
 from retrace_pl.traces.calibration import Calibration, calibrate
+from retrace_pl.traces.class_inference import (
+    CLEAR_GAP,
+    GAP_OFFSET,
+    ClassEvidence,
+    class_evidence,
+    infer_classes,
+    pair_probabilities,
+)
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
 from retrace_pl.traces.scorer import Sign, TraceDeltas, TraceScorer, TraceScores, TraceWeights
 from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION, delta_gradient, delta_loss, delta_prediction
 
 __all__ = [
+    "CLEAR_GAP",
+    "GAP_OFFSET",
     "GRADIENT_EPS",
     "RESOLUTION",
     "SIGNALS",
     "Access",
     "BatchMinMax",
     "Calibration",
+    "ClassEvidence",
     "FixedQuantile",
     "ModelPair",
     "Normaliser",
@@ -26,7 +37,10 @@ __all__ = [
     "TraceScores",
     "TraceWeights",
     "calibrate",
+    "class_evidence",
     "delta_gradient",
     "delta_loss",
     "delta_prediction",
+    "infer_classes",
+    "pair_probabilities",
 ]
