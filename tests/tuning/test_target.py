@@ -32,6 +32,28 @@ def test_a_preset_of_the_setting_gives_the_fixed_settings_and_the_second_start()
     assert target.init_args == preset
 
 
+def test_presets_of_other_settings_are_starts_too():
+    target = find_target("scrub", "no_such_setting", ["digits"])
+    published, digits = (
+        yaml.safe_load(preset_files(name)["scrub"].read_text())["init_args"] for name in ("", "digits")
+    )
+    assert [start["lr"] for start in target.starts] == [published["lr"], digits["lr"]]
+    assert find_target("scrub", "digits", ["digits"]).starts == find_target("scrub", "digits").starts
+    with pytest.raises(InputError, match="--start-from nowhere: no packaged presets"):
+        find_target("scrub", "digits", ["nowhere"])
+
+
+def test_a_limit_on_epochs_caps_range_and_starts_but_nothing_else():
+    free = find_target("scrub", "digits")
+    limited = free.limited(2)
+    assert (free.space["epochs"], limited.space["epochs"]) == (Span(5, 15), Span(1, 2))
+    assert [start["epochs"] for start in limited.starts] == [2] * len(limited.starts)
+    assert {knob: span for knob, span in limited.space.items() if knob != "epochs"} == {
+        knob: span for knob, span in free.space.items() if knob != "epochs"
+    }
+    assert [start["lr"] for start in limited.starts] == [start["lr"] for start in free.starts]
+
+
 def test_a_file_of_ones_own(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"class_path": "NegativeGradient", "init_args": {"a": 0.7, "epochs": 3}}))

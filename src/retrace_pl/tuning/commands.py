@@ -36,7 +36,9 @@ def tune(arguments: list[str]) -> None:
     config = _config_name(overrides)
     names = list(dict.fromkeys(options.method))
     names = list(dict.fromkeys(n for name in names for n in (tunable() if name == ALL else [name])))
-    targets = [find_target(name, config) for name in names]
+    targets = [find_target(name, config, options.start_from) for name in names]
+    if options.max_epochs is not None:
+        targets = [target.limited(options.max_epochs) for target in targets]
     folder = _folder(options.folder, config)
     files = _preset_files(options.output, folder / "presets", targets)
     settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
@@ -84,6 +86,14 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     add("--trials", type=int, default=30, help="trials per method, those of an earlier run included (default: 30)")
     add("--timeout", type=float, metavar="SECONDS", help="start no trial of a method after that many seconds")
+    add("--max-epochs", type=int, metavar="N", help="try no more than N epochs (default: the method's own range)")
+    add(
+        "--start-from",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="try the packaged presets of another setting first, for instance digits; repeatable",
+    )
     add("--seeds", type=_seeds, default=[100, 101], help='seeds of audit and data to tune on (default: "[100,101]")')
     add("--output", metavar="PATH", help="preset file, or folder that gets METHOD.yaml (default: FOLDER/presets)")
     add("--folder", help="where studies and trained models are kept (default: runs/tune/CONFIG)")
@@ -98,6 +108,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise InputError("no method: use --method salun, another method's name, a preset file, or --method all")
     if options.trials < 1:
         raise InputError(f"--trials is {options.trials}; set it to 1 or more")
+    if options.max_epochs is not None and options.max_epochs < 1:
+        raise InputError(f"--max-epochs is {options.max_epochs}; set it to 1 or more")
     if options.timeout is not None and not options.timeout > 0:
         raise InputError(f"--timeout is {options.timeout}; set it to a number of seconds above 0")
     return options, [*(f"--config={name}" for name in configs), *overrides]

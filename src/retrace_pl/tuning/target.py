@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from argparse import ArgumentError
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,26 @@ class Target:
             place[last] = value
         return {"class_path": self.class_path, **({"init_args": init_args} if init_args else {})}
 
+    def limited(self, max_epochs: int) -> Target:
+        """The same target with every number of epochs, searched or started from, capped.
+
+        Where the whole range lies above the limit, it becomes that from 1 to the limit.
+
+        Args:
+            max_epochs: Largest number of epochs, at least 1.
+        """
+        space = dict(self.space)
+        for knob, span in self.space.items():
+            if isinstance(span, Span) and knob.rpartition(".")[2].endswith("epochs") and span.high > max_epochs:
+                space[knob] = Span(span.low if span.low < max_epochs else 1, max_epochs)
+        capped_knobs = {knob for knob in space if space[knob] != self.space[knob]}
+        starts: list[Knobs] = []
+        for start in self.starts:
+            near = within({knob: value for knob, value in start.items() if knob in capped_knobs}, space)
+            if start | near not in starts:
+                starts.append(start | near)
+        return replace(self, space=space, starts=starts)
+
     def build(self, knobs: Mapping[str, Value]) -> UnlearningMethod:
         """Builds the method.
 
@@ -87,13 +107,14 @@ def build_method(settings: Mapping[str, Any], name: str) -> UnlearningMethod:
     return method
 
 
-def find_target(name: str, setting: str) -> Target:
+def find_target(name: str, setting: str, start_from: Sequence[str] = ()) -> Target:
     """Finds what `--method` names.
 
     Args:
         name: A method of the zoo (`salun`), a packaged preset (`random_label_redrawn`), or a preset file of one's own.
         setting: Name of the data and architecture, such as `digits`: the folder of tuned presets in
-            `configs/unlearning`. A preset that is there already gives the fixed settings and the second start.
+            `configs/unlearning`. A preset that is there already gives the fixed settings and the last start.
+        start_from: Names of other such settings, whose presets of this method are starts too, where there are any.
 
     Returns:
         The target; its first start are the published settings, which a file of one's own is taken for.
@@ -110,13 +131,15 @@ def find_target(name: str, setting: str) -> Target:
     if name not in known:
         choices = ", ".join(sorted({*METHODS, *known}))
         raise InputError(f"--method {name}: no method or packaged preset has that name; choose all or one of {choices}")
-    published, tuned = read_preset(known[name]), preset_files(setting).get(name)
-    if tuned is None:
-        return make_target(name, published, [])
-    return make_target(name, read_preset(tuned), [published])
+    for other in start_from:
+        if not preset_files(other):
+            raise InputError(f"--start-from {other}: no packaged presets of that name; choose digits or fashion_mnist")
+    found = [files[name] for files in map(preset_files, ("", *start_from, setting)) if name in files]
+    *earlier, base = [read_preset(path) for path in found]
+    return make_target(name, base, earlier)
 
 
-def make_target(name: str, base: Mapping[str, Any], earlier: list[Mapping[str, Any]]) -> Target:
+def make_target(name: str, base: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Target:
     """Puts a target together.
 
     Args:
