@@ -46,7 +46,8 @@ def test_presets_of_other_settings_are_starts_too():
 def test_a_limit_on_epochs_caps_range_and_starts_but_nothing_else():
     free = find_target("scrub", "digits")
     limited = free.limited(2)
-    assert (free.space["epochs"], limited.space["epochs"]) == (Span(5, 15), Span(1, 2))
+    assert limited.space["epochs"] == Span(1, 2)
+    assert free.space["epochs"].low > 2, "the range lay above the limit as a whole"
     assert [start["epochs"] for start in limited.starts] == [2] * len(limited.starts)
     assert {knob: span for knob, span in limited.space.items() if knob != "epochs"} == {
         knob: span for knob, span in free.space.items() if knob != "epochs"
