@@ -2,7 +2,7 @@
 
 An attack number alone says nothing: a generator that knows the class, or a model pair that differs by training noise,
 produces "reconstructions" too. Every control answers one such objection. This is what a control is called and what it
-means, for settings and reports; what it runs, at the audited budget, is planned in `pipeline.attack_stage`.
+means, for settings and reports; what it runs, at the audited budget, is planned in `pipeline.search_plan`.
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ from retrace_pl.audit import decide, not_finite
 from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.models import Classifier
-from retrace_pl.pipeline.attack_stage import AUDITED, CALIBRATION, CANDIDATES, SEARCHES, make_scorer
+from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
 from retrace_pl.pipeline.judge import Judge
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.search_models import CALIBRATION, make_scorer
+from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, UNLEARNED, load_classifier, retrained_name
 from retrace_pl.tasks import reconstruction_floors, unlearning_quality
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from retrace_pl.audit import avoidable_leakage, excess_leakage, record_leakage
 from retrace_pl.files import read_tensors
 from retrace_pl.metrics import nearest_records, wilson_interval
-from retrace_pl.pipeline.attack_stage import AUDITED, CANDIDATES, PRIOR
+from retrace_pl.pipeline.attack_stage import CANDIDATES
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, load_classifier
 from retrace_pl.pipeline.training import torch_device
 from retrace_pl.tasks import Reference, Results, evaluate_candidates

@@ -1,4 +1,4 @@
-from retrace_pl.pipeline.attack_stage import rival_names
+from retrace_pl.pipeline.search_plan import rival_names
 from retrace_pl.searchers import CEMSearcher, RandomSearcher, SB3Searcher
 
 

@@ -1,0 +1,82 @@
+"""What every search of an audit shares: generator, f+, the trace scores, and their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from retrace_pl.errors import InputError
+from retrace_pl.files import write_json
+from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.train_stages import ORIGINAL, load_classifier, load_generator
+from retrace_pl.pipeline.training import torch_device
+from retrace_pl.traces import Access, Calibration, ModelPair, TraceScorer, calibrate
+
+CALIBRATION = "calibration.json"
+
+
+class SearchModels:
+    """Generator, f+ and one fitted scorer for each second model, on the device of the search."""
+
+    def __init__(self, run: AuditRun) -> None:
+        self.run = run
+        self.device = torch_device(run.config.trainer)
+        self.generator = load_generator(run).to(self.device).requires_grad_(False)
+        self.original = load_classifier(run, ORIGINAL).to(self.device)
+        self.public = run.data.split("public").inputs
+        self._scorers: dict[str, TraceScorer] = {}
+
+    def scorer(self, second: str) -> TraceScorer:
+        """The trace score of (f+, `second`), normalised on the public split."""
+        if second not in self._scorers:
+            other = self.original if second == ORIGINAL else load_classifier(self.run, second).to(self.device)
+            self._scorers[second] = make_scorer(self.run, self.original, other)
+            self._scorers[second].fit(self.public)
+        return self._scorers[second]
+
+
+def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor], dict[str, float]] | None:
+    """For the log alone: the share of candidates that f+ assigns to a deleted class; None for deleted records."""
+    if run.data.deletion != "class":
+        return None
+    deleted = torch.tensor(run.data.deleted_classes, device=next(original.parameters()).device)
+
+    @torch.no_grad()
+    def probe(inputs: Tensor) -> dict[str, float]:
+        predicted = original(inputs.to(deleted.device)).argmax(1)
+        return {"deleted_class_by_original": float(torch.isin(predicted, deleted).float().mean())}
+
+    return probe
+
+
+def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceScorer:
+    """The trace score of one pair, not fitted yet."""
+    traces = run.config.traces
+    pair = ModelPair(original, second, Access(run.config.access))
+    return TraceScorer(pair, traces.weights, traces.normaliser, traces.sign, traces.batch_size)
+
+
+def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:
+    """Measures, on images no model was trained on, whether the trace points to the deleted data.
+
+    Positives are unseen images of the deleted classes (test split; the public split too where it holds the class),
+    negatives the public images of the other classes. After a deletion of single records, positives are those records
+    and negatives the test split. The attack never sees the outcome.
+    """
+    public, test, forget = (run.data.split(name) for name in ("public", "test", "forget"))
+    if run.data.deletion == "class":
+        deleted = torch.tensor(run.data.deleted_classes)
+        shown = torch.isin(public.labels, deleted)
+        positives = torch.cat([test.inputs[torch.isin(test.labels, deleted)], public.inputs[shown]])
+        negatives = public.inputs[~shown]
+    else:
+        positives, negatives = forget.inputs, test.inputs
+    if len(positives) == 0:
+        raise InputError("test_size: the test split has no record of a deleted class to calibrate on; raise it")
+    calibration = calibrate(scorer, positives, negatives)
+    write_json(run.folder.path(CALIBRATION), calibration.to_dict())
+    values = ", ".join(f"{name} {value:.3f}" for name, value in calibration.auroc.items())
+    run.console.print(f"trace calibration, AUROC: {values}")
+    return calibration
