@@ -71,6 +71,9 @@ class UnlearningMethod:
     from_scratch: ClassVar[bool] = False
     """True if the method starts from fresh weights and the pretraining recipe instead of the original model."""
 
+    from_scratch_split: ClassVar[Literal["retain", "train"]] = "retain"
+    """What a method from scratch is trained on; "train" keeps the deleted records and is a control, see TrainAgain."""
+
     strength_scales_lr: ClassVar[bool] = False
     """True if `strength` multiplies the learning rate rather than a term of the loss."""
 
