@@ -10,6 +10,7 @@ from retrace_pl.traces.class_inference import (
     infer_classes,
     pair_probabilities,
 )
+from retrace_pl.traces.differentiable import DifferentiableScorer, differentiable_response
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
 from retrace_pl.traces.scorer import Sign, TraceDeltas, TraceScorer, TraceScores, TraceWeights
@@ -25,6 +26,7 @@ __all__ = [
     "BatchMinMax",
     "Calibration",
     "ClassEvidence",
+    "DifferentiableScorer",
     "FixedQuantile",
     "ModelPair",
     "Normaliser",
@@ -41,6 +43,7 @@ __all__ = [
     "delta_gradient",
     "delta_loss",
     "delta_prediction",
+    "differentiable_response",
     "infer_classes",
     "pair_probabilities",
 ]

@@ -41,6 +41,24 @@ class Normaliser(ABC):
     def __call__(self, signal: str, delta: Tensor) -> Tensor:
         """Normalise `delta`, shape [n], of the named signal; same shape, type and device, values in [0, 1]."""
 
+    def smooth(self, signal: str, delta: Tensor) -> Tensor:
+        """A stand-in for the normalised value that can be ascended: rising in `delta` at every size, and smooth.
+
+        Here it is `delta` itself, shifted and scaled by constants to [0, 1] within the batch, which keeps the order
+        that min-max and rank give.
+
+        Args:
+            signal: Name of the signal.
+            delta: Differences with autograd history, shape [n].
+
+        Returns:
+            Shape [n]; it may leave [0, 1].
+        """
+        low, high = torch.aminmax(delta.detach())
+        spread = high - low
+        scaled = (delta - low) / spread.clamp_min(RESOLUTION)
+        return torch.where(spread > RESOLUTION, scaled, torch.zeros_like(scaled))
+
     def state_dict(self) -> dict[str, Any]:
         """Return settings and reference statistics as plain types, for JSON."""
         return {"normaliser": type(self).__name__}
@@ -120,13 +138,28 @@ class FixedQuantile(Normaliser):
         Raises:
             RunError: `fit` has not seen the signal.
         """
-        if signal not in self._reference:
-            raise RunError(f"normaliser: FixedQuantile has no {signal} reference; call fit(public_inputs) first")
-        low, high = self._reference[signal]
+        low, high = self._bounds(signal)
         if high - low <= RESOLUTION:
             return torch.zeros_like(delta)
         scaled = ((delta - low) / (high - low)).clamp_min(0.0)
         return scaled.clamp_max(1.0) if self.tail == "clip" else scaled / (1.0 + scaled)
+
+    def smooth(self, signal: str, delta: Tensor) -> Tensor:
+        """The tail `open`, whatever the setting, and a straight line below the low quantile: flat nowhere.
+
+        Raises:
+            RunError: `fit` has not seen the signal.
+        """
+        low, high = self._bounds(signal)
+        if high - low <= RESOLUTION:
+            return torch.zeros_like(delta)
+        scaled = (delta - low) / (high - low)
+        return scaled / (1.0 + scaled.clamp_min(0.0))
+
+    def _bounds(self, signal: str) -> tuple[float, float]:
+        if signal not in self._reference:
+            raise RunError(f"normaliser: FixedQuantile has no {signal} reference; call fit(public_inputs) first")
+        return self._reference[signal]
 
     def state_dict(self) -> dict[str, Any]:
         """Return quantile levels, the reference values per signal, and which signals are `degenerate`."""

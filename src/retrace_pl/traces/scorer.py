@@ -13,6 +13,7 @@ from torch import Tensor
 
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.traces.access import SIGNALS
+from retrace_pl.traces.differentiable import differentiable_response
 from retrace_pl.traces.normalisers import FixedQuantile, Normaliser
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
 from retrace_pl.traces.signals import delta_gradient, delta_loss, delta_prediction
@@ -211,6 +212,31 @@ class TraceScorer:
         parts = [weight * self.normaliser(signal, named[signal]) for signal, weight in self._weights.items()]
         mean = torch.stack(parts).sum(dim=0).clamp(0.0, 1.0)
         return mean if self.sign == "positive" else 1.0 - mean
+
+    def differentiable_score(self, inputs: Tensor, *, second_order: bool = True) -> Tensor:
+        """Return what a gradient can climb, see `DifferentiableScorer`: the score with smooth normalisers.
+
+        Args:
+            inputs: Shape [n, ...], with `requires_grad`, at most one batch: nothing is split here.
+            second_order: Let the gradient signal take part; the weights of the others are kept as they are.
+
+        Raises:
+            AccessError: Black- or gray-box access.
+            InputError: `inputs` carries no gradient, or the score consists of the gradient signal that is left out.
+            RunError: `fit` was not called, or a model's output is not finite.
+        """
+        self._require_fit()
+        signals = [signal for signal in self._weights if second_order or signal != "gradient"]
+        if not signals:
+            raise InputError(
+                "weights: the score is made of the gradient signal alone; allow second derivatives or weight another"
+            )
+        response = differentiable_response(self.pair, inputs, signals)
+        self.pair.check_finite([response.finite])
+        named = _differences(response, signals).named()
+        parts = [self._weights[signal] * self.normaliser.smooth(signal, named[signal]) for signal in signals]
+        mean = torch.stack(parts).sum(dim=0)
+        return mean if self.sign == "positive" else -mean
 
     def state_dict(self) -> dict[str, Any]:
         """Return settings and the normaliser's reference as plain types, for JSON and for resuming a search."""
