@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -169,6 +172,27 @@ class UnlearningDataModule(LightningDataModule):
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
         return self._ready().splits[name]
+
+    def rearranged(
+        self,
+        splits: Mapping[str, LabelledTensors],
+        deletion: Literal["class", "records"],
+        deleted_classes: Sequence[int],
+    ) -> UnlearningDataModule:
+        """The same settings over other splits, for a second deletion on the same data; this module stays as it is.
+
+        Args:
+            splits: Splits to replace; every other one stays.
+            deletion: Whether these splits delete whole classes or single records.
+            deleted_classes: The classes they delete, or the classes of the records they delete.
+        """
+        prepared = self._ready()
+        other = copy.copy(self)
+        other.deletion = deletion
+        other._prepared = replace(
+            prepared, splits={**prepared.splits, **splits}, deleted_classes=tuple(sorted(deleted_classes))
+        )
+        return other
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Records per split and class name."""

@@ -193,10 +193,20 @@ def resolve_classes(wanted: int | str | Sequence[int | str], classes: Sequence[s
     items = [wanted] if isinstance(wanted, int | str) else list(wanted)
     if not items:
         raise InputError("forget_class: the list is empty; name at least one class")
-    return tuple(sorted({_class_index(item, classes) for item in items}))
+    return tuple(sorted({resolve_class(item, classes, "forget_class") for item in items}))
 
 
-def _class_index(item: int | str, classes: Sequence[str]) -> int:
+def resolve_class(item: int | str, classes: Sequence[str], setting: str) -> int:
+    """Index of a class given by index or by name (exact, else regardless of case).
+
+    Args:
+        item: Index or name.
+        classes: All class names.
+        setting: How to call the setting in an error.
+
+    Raises:
+        InputError: If it does not exist; the message says which do.
+    """
     if isinstance(item, int) and 0 <= item < len(classes):
         return item
     if isinstance(item, str):
@@ -207,4 +217,4 @@ def _class_index(item: int | str, classes: Sequence[str]) -> int:
             return found[0]
     shown = ", ".join(f"{index} {name!r}" for index, name in list(enumerate(classes))[:20])
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
-    raise InputError(f"forget_class: there is no class {item!r}; the classes are {shown}{more}")
+    raise InputError(f"{setting}: there is no class {item!r}; the classes are {shown}{more}")
