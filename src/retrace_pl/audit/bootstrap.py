@@ -16,7 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrace_pl.errors import InputError
 
-__all__ = ["SINGLE_REPEAT", "Estimate", "as_repeats", "bootstrap_difference", "bootstrap_mean", "percentile_interval"]
+__all__ = [
+    "SINGLE_REPEAT",
+    "Estimate",
+    "as_repeats",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "percentile_interval",
+    "resampled_means",
+]
 
 Floats = NDArray[np.float64]
 
@@ -111,7 +119,7 @@ def bootstrap_mean(
     rng = np.random.default_rng(seed)
     outer = rng.integers(len(arrays), size=(resamples, len(arrays)))
     value = float(np.mean([array.mean() for array in arrays]))
-    low, high = percentile_interval(_replicates(arrays, outer, rng), value, level)
+    low, high = percentile_interval(resampled_means(arrays, outer, rng), value, level)
     return Estimate(value, low, high, level, len(arrays), SINGLE_REPEAT if len(arrays) == 1 else "")
 
 
@@ -145,7 +153,7 @@ def bootstrap_difference(
     rng = np.random.default_rng(seed)
     outer = rng.integers(len(ours), size=(resamples, len(ours)))
     other = outer if len(ours) == len(theirs) else rng.integers(len(theirs), size=(resamples, len(theirs)))
-    replicates = _replicates(ours, outer, rng) - _replicates(theirs, other, rng)
+    replicates = resampled_means(ours, outer, rng) - resampled_means(theirs, other, rng)
     value = float(np.mean([array.mean() for array in ours]) - np.mean([array.mean() for array in theirs]))
     low, high = percentile_interval(replicates, value, level)
     repeats = min(len(ours), len(theirs))
@@ -159,7 +167,7 @@ def _check(resamples: int, level: float) -> None:
         raise InputError(f"bootstrap level must lie between 0 and 1, not {level}")
 
 
-def _replicates(arrays: list[Floats], outer: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+def resampled_means(arrays: list[Floats], outer: NDArray[np.int64], rng: np.random.Generator) -> Floats:
     """For every row of ``outer`` [resamples, repeats]: mean over its repeats of freshly resampled candidate means."""
     means = np.empty(outer.shape, dtype=np.float64)
     for index, array in enumerate(arrays):
