@@ -84,7 +84,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     header = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(contiguous, str(temporary), metadata=header)
+            save_file(contiguous, str(temporary), metadata=header or None)  # {} and no tensor: not readable again
         except SafetensorError as error:
             raise RunError(f"cannot write {path}: {error}; free some space or choose another --output") from error
 

@@ -77,16 +77,19 @@ def unlearned_artefact(run: AuditRun, name: str, original: Path, seed: int) -> A
     return Artefact(name, inputs | _loading(run) | _training(run))
 
 
-def search_inputs(run: AuditRun, original: Path, generator: Path) -> dict[str, Any]:
-    """What every search of an audit depends on, whatever its second model and its searcher.
+def search_inputs(run: AuditRun, original: Path, generator: Path, attack: Any = None) -> dict[str, Any]:
+    """What every search of one attack depends on, whatever its second model and its searcher.
 
     Args:
         run: the audit.
         original: weights of f+.
         generator: weights of the generator.
+        attack: settings of the attack; the audit's own by default.
     """
     names = ("access", "queries", "traces", "latent", "attack")
     settings = {name: run.settings[name] for name in names}
+    if attack is not None:
+        settings["attack"] = attack
     architectures = {name: run.settings[name]["model"] for name in ("classifier", "generator")}
     probed = list(run.data.deleted_classes) if run.data.deletion == "class" else None  # a curve in the log shows them
     return {

@@ -1,30 +1,37 @@
-"""The stage that searches: the audited pair, the controls and the rival searchers, all at one query budget."""
+"""The stage that attacks: the audited pair, the controls, rivals and other attacks, all at one query budget."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
 from retrace_pl.files import write_json, write_tensors
 from retrace_pl.pipeline.artefacts import prior_artefact, search_artefact, search_inputs
-from retrace_pl.pipeline.cache import complete, place_file
-from retrace_pl.pipeline.observers import SEARCH_LOG, search_observer
+from retrace_pl.pipeline.cache import Job, complete, place_file
+from retrace_pl.pipeline.observers import SEARCH_LOG
+from retrace_pl.pipeline.other_attacks import BASELINE, INFERENCE, MATCHED_RETRAIN, other_attacks, other_jobs
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.search_models import CALIBRATION, SearchModels, calibrate_traces, deleted_class_probe
+from retrace_pl.pipeline.search_models import CALIBRATION, SearchModels, calibrate_traces
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR, Search, planned_searches
-from retrace_pl.pipeline.search_results import POLICY_SETTINGS, POLICY_WEIGHTS, SearchResult, SearchResults
+from retrace_pl.pipeline.search_results import (
+    POLICY_SETTINGS,
+    POLICY_WEIGHTS,
+    SearchResult,
+    SearchResults,
+    reconstruction_tensors,
+)
 from retrace_pl.pipeline.train_stages import GENERATOR, ORIGINAL, UNLEARNED, weights_file
 from retrace_pl.traces import TraceScorer
 
 CANDIDATES, CURVES, SEARCHES = "candidates.safetensors", "curves.json", "searches.json"
+INFERENCES, INFERENCE_TENSORS = "inferences.json", "inferences.safetensors"
 SCRATCH = "searches"
 """Folder of the searches that are done, for as long as the stage is not."""
 
@@ -38,16 +45,18 @@ def attack(run: AuditRun) -> list[str]:
     results = SearchResults(run, run.folder.path(SCRATCH))
     shutil.rmtree(run.folder.path(SEARCH_LOG), ignore_errors=True)  # else an earlier attempt's curves mix with these
     calibrate_traces(run, models.scorer(UNLEARNED))
-    searches = list(planned_searches(run))
-    _search(run, models, results, searches)
+    searches, others = list(planned_searches(run)), other_attacks(run)
+    complete([*_search_jobs(run, models, results, searches), *other_jobs(run, models, results, others)])
     drawn = _draw_prior(run, models, results)
-    written = _write(run, results, searches, drawn)
+    baselines = [other.label for other in others if other.kind == BASELINE]
+    written = _write(run, results, [*(search.label for search in searches), *baselines, *drawn])
+    written += _write_findings(run, results, [other.label for other in others if other.kind == INFERENCE])
     results.discard()
     return [*written, CALIBRATION]
 
 
-def _search(run: AuditRun, models: SearchModels, results: SearchResults, searches: Sequence[Search]) -> None:
-    """Runs the searches that no earlier attempt and no other audit has run."""
+def _search_jobs(run: AuditRun, models: SearchModels, results: SearchResults, searches: Sequence[Search]) -> list[Job]:
+    """Every search as a job, which skips it where an earlier attempt or another audit has run it."""
     weights = {
         name: run.folder.path(weights_file(name))
         for name in (ORIGINAL, GENERATOR, *(search.second for search in searches))
@@ -59,25 +68,14 @@ def _search(run: AuditRun, models: SearchModels, results: SearchResults, searche
         artefact = search_artefact(common, search.label, weights[search.second], search.settings, seed)
         job = results.job(artefact, partial(_run_search, run, models, search, seed), shared=search.second != UNLEARNED)
         jobs.append(job)
-    complete(jobs)
+    return jobs
 
 
 def _run_search(run: AuditRun, models: SearchModels, search: Search, seed: int) -> SearchResult:
     scorer = models.scorer(search.second)
-    context = AttackContext(
-        pair=scorer.pair,
-        scorer=scorer,
-        generator=models.generator,
-        latent=run.config.latent,
-        public=models.public,
-        budget=run.config.queries,
-        seed=seed,
-        observer=search_observer(run, models.generator, search.label),
-        searcher=search.searcher,
-        probe=deleted_class_probe(run, models.original),
-    )
+    context = models.context(search.second, search.label, seed, search.searcher)
     found = run.config.attack.reconstruct(context)
-    tensors = _tensors(found)
+    tensors = reconstruction_tensors(found)
     if search.name == AUDITED and found.pool is not None:
         tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}
     curve = [[float(value) for value in point] for point in found.curve]
@@ -103,19 +101,20 @@ def _draw_prior(run: AuditRun, models: SearchModels, results: SearchResults) -> 
 
 def _draw(run: AuditRun, models: SearchModels, repeat: int, size: int, seed: int) -> SearchResult:
     drawn = prior_only(models.generator, size, run.config.queries, seed, run.config.latent)
-    return SearchResult(_tensors(drawn), {"name": PRIOR, "repeat": repeat, "seed": seed, "queries": 0})
+    return SearchResult(reconstruction_tensors(drawn), {"name": PRIOR, "repeat": repeat, "seed": seed, "queries": 0})
 
 
-def _write(run: AuditRun, results: SearchResults, searches: Sequence[Search], drawn: Sequence[str]) -> list[str]:
-    """Writes the files of the stage at its end, in the order of the plan, and returns their names."""
+def _write(run: AuditRun, results: SearchResults, labels: Sequence[str]) -> list[str]:
+    """Writes the reconstructions at the end of the stage, in the order of the plan, and returns the files' names."""
     tensors: dict[str, Tensor] = {}
     records: dict[str, dict[str, Any]] = {}
     curves: dict[str, list[list[float]]] = {}
-    for label in [*(search.label for search in searches), *drawn]:
+    for label in labels:
         tensors |= {f"{label}/{name}": value for name, value in results.tensors(label).items()}
         records[label], curve = results.facts(label)
-        if records[label]["repeat"] == 0 and records[label]["name"] != PRIOR:
-            curves[records[label]["name"].removeprefix("rival.")] = curve
+        name = _curve_name(records[label])
+        if name is not None:
+            curves[name] = curve
     for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
         run.folder.path(name).unlink(missing_ok=True)
     write_tensors(run.folder.path(CANDIDATES), tensors)
@@ -127,16 +126,27 @@ def _write(run: AuditRun, results: SearchResults, searches: Sequence[Search], dr
     return [CANDIDATES, CURVES, SEARCHES, *policy]
 
 
-def _tensors(found: Reconstruction) -> dict[str, Tensor]:
-    tensors = {
-        "instance": found.instance,
-        "instance_latent": found.instance_latent,
-        "instance_score": torch.tensor([found.instance_score]),
-        "inputs": found.inputs,
-        "scores": found.scores,
-        "latents": found.latents,
-    }
-    return {name: value for name, value in tensors.items() if value is not None}
+def _curve_name(record: Mapping[str, Any]) -> str | None:
+    """What a search's curve of score against queries is called; None where it has none to show beside the others."""
+    name: str = record["name"]
+    if record["repeat"] != 0 or name == PRIOR:
+        return None
+    if not name.startswith(f"{BASELINE}."):
+        return name.removeprefix("rival.")
+    comparable = record.get("climbs_trace", False) and not name.endswith(f".{MATCHED_RETRAIN}")
+    return name.replace(f"{BASELINE}.", "baselines.", 1) if comparable else None
+
+
+def _write_findings(run: AuditRun, results: SearchResults, labels: Sequence[str]) -> list[str]:
+    """Writes what the inferences found, and returns the files' names; without inferences there are none."""
+    for name in (INFERENCES, INFERENCE_TENSORS):
+        run.folder.path(name).unlink(missing_ok=True)
+    if not labels:
+        return []
+    tensors = {f"{label}/{name}": value for label in labels for name, value in results.tensors(label).items()}
+    write_tensors(run.folder.path(INFERENCE_TENSORS), tensors)
+    write_json(run.folder.path(INFERENCES), {label: results.facts(label)[0] for label in labels})
+    return [INFERENCES, INFERENCE_TENSORS]
 
 
 def _record(search: Search, found: Reconstruction, context: AttackContext, scorer: TraceScorer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from retrace_pl.attacks import Attack
+from retrace_pl.attacks import Attack, InferenceAttack
 from retrace_pl.audit import VerdictThresholds, get_control, parse_controls
 from retrace_pl.data import UnlearningDataModule
 from retrace_pl.envs import LatentSettings
@@ -119,6 +119,8 @@ class AuditSettings:
     Args:
         controls: controls to run; see `retrace_pl.audit`.
         repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
+        baseline_controls: whether every baseline and inference also runs on the matched retrain, at the same budget;
+            without it none of their figures says how much better unlearning would have prevented.
         bootstrap_samples: resamples behind each interval.
         level: confidence level of the intervals.
         thresholds: what an audit must meet before its numbers are read.
@@ -129,6 +131,7 @@ class AuditSettings:
 
     controls: list[str] = field(default_factory=lambda: ["identity", "prior", "matched_retrain", "holdout"])
     repeats: int = 3
+    baseline_controls: bool = True
     bootstrap_samples: int = 2000
     level: float = 0.95
     thresholds: VerdictThresholds = field(default_factory=VerdictThresholds)
@@ -188,6 +191,10 @@ class AuditConfig:
         access: what the auditor may see: `black` probabilities, `gray` also losses, `white` also input gradients.
         queries: candidates each search may show to both models.
         rivals: other searchers run at the same budget and shown beside the attack.
+        baselines: other attacks on the same pair at the same budget, judged by the same metrics; one with a setting
+            `searcher` that is left empty takes the audit's. One that does not apply to the pair says so.
+        inferences: attacks that answer a question (which class was deleted, was this record a member) on the same pair
+            at the same budget.
         audit: controls, repetitions and intervals.
         trainer: devices, precision, threads.
         seed: the seed every other seed of the audit is derived from.
@@ -205,6 +212,8 @@ class AuditConfig:
     searcher: Searcher
     attack: Attack
     rivals: list[Searcher] = field(default_factory=list)
+    baselines: list[Attack] = field(default_factory=list)
+    inferences: list[InferenceAttack] = field(default_factory=list)
     latent: LatentSettings = field(default_factory=LatentSettings)
     traces: TraceSettings = field(default_factory=TraceSettings)
     access: Literal["black", "gray", "white"] = "white"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,6 +17,8 @@ from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.models import Classifier
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
 from retrace_pl.pipeline.judge import Judge
+from retrace_pl.pipeline.judge_others import judged_baselines, judged_inferences
+from retrace_pl.pipeline.other_attacks import BASELINE
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import CALIBRATION, make_scorer
 from retrace_pl.pipeline.search_plan import AUDITED
@@ -41,13 +44,15 @@ def evaluate(run: AuditRun) -> list[str]:
     """Judges every reconstruction with the independent evaluator and decides the verdict."""
     judge = Judge(run)
     searches = read_json(run.folder.path(SEARCHES))
-    names = list(dict.fromkeys(search["name"] for search in searches.values()))
+    names = [name for name in _names(searches.values()) if not name.startswith(f"{BASELINE}.")]
     judged = {
         name: judge.summary([label for label, search in searches.items() if search["name"] == name]) for name in names
     }
     if AUDITED not in judged:
         raise RunError(f"{run.folder.path(CANDIDATES)} holds no attack; run `retrace attack` again")
-    controls = {name: judged[name] for name in ("prior", "matched_retrain", "identity") if name in judged}
+    controls: dict[str, Any] = {
+        name: judged[name] for name in ("prior", "matched_retrain", "identity") if name in judged
+    }
     if "identity" in controls:
         controls["identity"] |= {key: searches["identity-0"][key] for key in ("max_trace", "score_spread")}
     if "holdout" in run.config.audit.controls and judge.holdout is not None:
@@ -69,6 +74,8 @@ def evaluate(run: AuditRun) -> list[str]:
         "attack": audited,
         "controls": controls,
         "rivals": {name.removeprefix("rival."): judged[name] for name in names if name.startswith("rival.")},
+        "baselines": judged_baselines(run, judge, searches),
+        "inferences": judged_inferences(run, judge),
         "floors": reconstruction_floors(judge.deleted, judge.evaluator),
         "leakage": judge.leakage(),
         "budget": {
@@ -94,9 +101,14 @@ def evaluate(run: AuditRun) -> list[str]:
         {"name": check.name, "value": check.value, "threshold": check.threshold, "passed": check.passed}
         for check in verdict.checks
     ]
-    write_tensors(run.folder.path(EVALUATION), {**judge.pictures(names), **_traces(run, judge)})
+    shown = _names(search for search in searches.values() if search.get("applicable", True))
+    write_tensors(run.folder.path(EVALUATION), {**judge.pictures(shown), **_traces(run, judge)})
     write_json(run.folder.path(METRICS), metrics)
     return [METRICS, EVALUATION]
+
+
+def _names(searches: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(search["name"] for search in searches))
 
 
 def _quality(run: AuditRun, judge: Judge) -> dict[str, dict[str, float]]:

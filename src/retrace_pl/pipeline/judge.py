@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,15 +46,13 @@ class Judge:
         level = self.run.config.audit.level
         return {
             "instance": average([repeat["instance"] for repeat in repeats], 1, level),
-            "distribution": average([repeat["distribution"] for repeat in repeats], self.top_k, level),
+            "distribution": average([repeat["distribution"] for repeat in repeats], self._size(labels), level),
             "repeats": repeats,
         }
 
     def _repeat(self, label: str, reference: Reference) -> dict[str, Any]:
         level = self.run.config.audit.level
-        scored = not label.startswith(PRIOR)  # no model was asked for the prior's samples, so they have no score
-        scores = self.candidates[f"{label}/scores"] if scored else None
-        best = self.candidates[f"{label}/instance_score"] if scored else None
+        scores, best = self._scores(label)
         settings: dict[str, Any] = {"level": level, "seed": seed_for(self.run.config.seed, "metrics")}
         distribution = evaluate_candidates(
             self.candidates[f"{label}/inputs"], reference, self.evaluator, self.original, scores=scores, **settings
@@ -63,15 +62,21 @@ class Judge:
         )
         return {"instance": instance, "distribution": distribution, "label": label}
 
+    def _size(self, labels: list[str]) -> int:
+        """Candidates of each repeat."""
+        return len(self.candidates[f"{labels[0]}/inputs"])
+
+    def _scores(self, label: str) -> tuple[Tensor | None, Tensor | None]:
+        """Trace scores of the candidates [k] and of the instance [1]; the prior's samples have none."""
+        if label.startswith(f"{PRIOR}-"):  # no model was asked for them
+            return None, None
+        own = f"{label}/trace_scores" not in self.candidates  # the attack climbed the trace
+        names = ("scores", "instance_score") if own else ("trace_scores", "instance_trace_score")
+        return self.candidates[f"{label}/{names[0]}"], self.candidates[f"{label}/{names[1]}"]
+
     def leakage(self) -> dict[str, Any]:
         """Excess, avoidable and record leakage; one whose control did not run is None."""
-        audit = self.run.config.audit
-        settings: dict[str, Any] = {
-            "resamples": audit.bootstrap_samples,
-            "level": audit.level,
-            "seed": seed_for(self.run.config.seed, "bootstrap"),
-        }
-        settings |= {"metric": self.outcome, "higher_is_leak": self.outcome != "mse"}
+        audit, settings = self.run.config.audit, self._bootstrap()
         found = {
             name: [self._outcomes(label) for label in self.labels(name)] for name in (AUDITED, PRIOR, "matched_retrain")
         }
@@ -90,6 +95,34 @@ class Judge:
                 seed=settings["seed"],
             ).as_dict()
         return result
+
+    def compared(self, label: str, controls: Sequence[str], name: str) -> dict[str, Any]:
+        """Excess and avoidable leakage of one search of another attack; one whose control did not run is None.
+
+        Args:
+            label: label of the search.
+            controls: the controls of its own that ran; `matched_retrain` counts.
+            name: name of the search, which those of its controls continue.
+        """
+        settings = self._bootstrap()
+        found, prior = [self._outcomes(label)], [self._outcomes(draw) for draw in self.labels(PRIOR)]
+        result: dict[str, Any] = {"excess": None, "avoidable": None}
+        if prior:
+            result["excess"] = excess_leakage(found, prior, **settings).as_dict()
+        if "matched_retrain" in controls:
+            retrain = [self._outcomes(f"{name}.matched_retrain-0")]
+            result["avoidable"] = avoidable_leakage(found, retrain, **settings).as_dict()
+        return result
+
+    def _bootstrap(self) -> dict[str, Any]:
+        audit = self.run.config.audit
+        return {
+            "resamples": audit.bootstrap_samples,
+            "level": audit.level,
+            "seed": seed_for(self.run.config.seed, "bootstrap"),
+            "metric": self.outcome,
+            "higher_is_leak": self.outcome != "mse",
+        }
 
     @property
     def outcome(self) -> str:
@@ -114,19 +147,27 @@ class Judge:
         """Candidates of the first repeats beside their nearest deleted records."""
         shown = {}
         for name in names:
-            public, label = name.removeprefix("rival."), f"{name}-0"
+            public, label = shown_name(name), f"{name}-0"
             for kind, stored in (("distribution", "inputs"), ("instance", "instance")):
                 shown[f"{public}.{kind}"] = self.candidates[f"{label}/{stored}"]
             shown[f"{public}.nearest"] = self._nearest(shown[f"{public}.distribution"])
             shown[f"{public}.instance_nearest"] = self._nearest(shown[f"{public}.instance"])
             if self.outcome != "mse":
                 shown[f"{public}.success"] = torch.from_numpy(self._outcomes(label)).float()
-            if name != PRIOR:
-                shown[f"{public}.scores"] = self.candidates[f"{label}/scores"]
+            scores, _ = self._scores(label)
+            if scores is not None:
+                shown[f"{public}.scores"] = scores
         return shown
 
     def _nearest(self, inputs: Tensor) -> Tensor:
         return self.deleted.records[nearest_records(inputs, self.deleted.records).position]
+
+
+def shown_name(name: str) -> str:
+    """What the report calls a search: a rival by its name alone, a baseline `baselines.NAME`."""
+    if name.startswith("baseline."):
+        return name.replace("baseline.", "baselines.", 1)
+    return name.removeprefix("rival.")
 
 
 def average(repeats: list[Results], candidates: int, level: float) -> Results:

@@ -26,7 +26,10 @@ NO_PART = re.compile(
 """What the parser says of a name that is neither a file nor a class."""
 
 LISTED = {"data": "data", "source": "data", "model": "models", "unlearning": "unlearning", "searcher": "searchers"} | {
-    "attack": "attacks"
+    "attack": "attacks",
+    "rivals": "searchers",
+    "baselines": "attacks",
+    "inferences": "inferences",
 }
 """Setting -> what `retrace list` calls the classes it takes."""
 

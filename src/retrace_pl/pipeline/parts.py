@@ -19,13 +19,14 @@ KINDS = {
     "unlearning": ("retrace_pl.unlearning", "UnlearningMethod"),
     "searchers": ("retrace_pl.searchers", "Searcher"),
     "attacks": ("retrace_pl.attacks", "Attack"),
+    "inferences": ("retrace_pl.attacks", "InferenceAttack"),
     "metrics": ("retrace_pl.metrics", "torchmetrics.Metric"),
 }
 """Kind -> package whose public names are searched, and the base classes of that kind."""
 
 
 def list_parts(arguments: list[str]) -> None:
-    """List what a configuration can name: data, models, unlearning, searchers, attacks or metrics."""
+    """List what a configuration can name: data, models, unlearning, searchers, attacks, inferences or metrics."""
     parser = argparse.ArgumentParser(prog="retrace list", description=list_parts.__doc__, exit_on_error=False)
     parser.add_argument("kind", choices=list(KINDS), help="what to list")
     parser.add_argument("--json", action="store_true", help="print a list of objects with `name` and `description`")
@@ -37,7 +38,7 @@ def list_parts(arguments: list[str]) -> None:
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    short = ["short"] * ("short" in found[0])
+    short = ["short"] * (options.kind == "unlearning")
     table = Table("name", *short, "what it is", box=None)
     for part in found:
         table.add_row(part["name"], *(part[column] for column in short), part["description"])

@@ -122,6 +122,11 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     retrained = audit["repeats"] if "matched_retrain" in audit["controls"] else 0
     unlearn = key(pretrain, part("unlearning"), retrained)
     search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
+    others = {name: settings[name] for name in ("baselines", "inferences") if settings.get(name)}
+    if others:
+        search |= others | {"baseline_controls": audit["baseline_controls"]}
+    else:  # the setting says nothing, and keys of audits without other attacks are those of earlier versions
+        audit = {name: value for name, value in audit.items() if name != "baseline_controls"}
     attack = key(unlearn, generator, search, audit["controls"], audit["repeats"])
     evaluate = key(attack, audit, part("name"))
     report = fingerprint([evaluate])

@@ -7,12 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from retrace_pl.attacks import AttackContext, Shadow
 from retrace_pl.errors import InputError
 from retrace_pl.files import write_json
+from retrace_pl.pipeline.observers import search_observer
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import ORIGINAL, load_classifier, load_generator
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.traces import Access, Calibration, ModelPair, TraceScorer, calibrate
+from retrace_pl.pipeline.witness import WitnessedPair
+from retrace_pl.searchers import Searcher
+from retrace_pl.traces import Access, Calibration, TraceScorer, calibrate
 
 CALIBRATION = "calibration.json"
 
@@ -27,6 +31,7 @@ class SearchModels:
         self.original = load_classifier(run, ORIGINAL).to(self.device)
         self.public = run.data.split("public").inputs
         self._scorers: dict[str, TraceScorer] = {}
+        self._shadow: Shadow | None = None
 
     def scorer(self, second: str) -> TraceScorer:
         """The trace score of (f+, `second`), normalised on the public split."""
@@ -35,6 +40,41 @@ class SearchModels:
             self._scorers[second] = make_scorer(self.run, self.original, other)
             self._scorers[second].fit(self.public)
         return self._scorers[second]
+
+    def context(
+        self, second: str, label: str, seed: int, searcher: Searcher | None, *, shadow: bool = False
+    ) -> AttackContext:
+        """What an attack on (f+, `second`) may see.
+
+        Args:
+            second: name of the model that takes f-'s place.
+            label: name of the search in logs and progress bars.
+            seed: seed of the attack.
+            searcher: who searches, for attacks without a searcher of their own.
+            shadow: whether the attack learns from an unlearning of the attacker's own.
+        """
+        scorer = self.scorer(second)
+        return AttackContext(
+            pair=scorer.pair,
+            scorer=scorer,
+            generator=self.generator,
+            latent=self.run.config.latent,
+            public=self.public,
+            budget=self.run.config.queries,
+            seed=seed,
+            observer=search_observer(self.run, self.generator, label),
+            searcher=searcher,
+            probe=deleted_class_probe(self.run, self.original),
+            shadow=self.shadow() if shadow else None,
+        )
+
+    def shadow(self) -> Shadow:
+        """The attacker's own unlearning, read once."""
+        if self._shadow is None:
+            from retrace_pl.pipeline.shadow import load_shadow
+
+            self._shadow = load_shadow(self.run)
+        return self._shadow
 
 
 def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor], dict[str, float]] | None:
@@ -54,7 +94,7 @@ def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor]
 def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceScorer:
     """The trace score of one pair, not fitted yet."""
     traces = run.config.traces
-    pair = ModelPair(original, second, Access(run.config.access))
+    pair = WitnessedPair(original, second, Access(run.config.access))
     return TraceScorer(pair, traces.weights, traces.normaliser, traces.sign, traces.batch_size)
 
 

@@ -59,13 +59,18 @@ def planned_searches(run: AuditRun) -> Iterator[Search]:
         yield Search(f"rival.{name}", 0, UNLEARNED, rival, values)
 
 
+def searcher_name(searcher: Searcher) -> str:
+    """What a searcher is called: its algorithm's name, or its own."""
+    algorithm = getattr(searcher, "algorithm", None)
+    return algorithm.__name__.lower() if isinstance(algorithm, type) else searcher.name
+
+
 def rival_names(rivals: Sequence[Searcher]) -> list[str]:
     """A name of its own for every rival: its algorithm's or its own, numbered where another rival has it too."""
     names: list[str] = []
     seen: Counter[str] = Counter()
     for rival in rivals:
-        algorithm = getattr(rival, "algorithm", None)
-        name = algorithm.__name__.lower() if isinstance(algorithm, type) else rival.name
+        name = searcher_name(rival)
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return names

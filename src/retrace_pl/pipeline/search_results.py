@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from retrace_pl.attacks import Reconstruction
 from retrace_pl.files import read_json, read_tensors, write_json, write_tensors
 from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, place_file
 from retrace_pl.pipeline.observers import SEARCH_LOG
@@ -101,6 +103,19 @@ class SearchResults:
         if not self.log.is_dir():
             return {}
         return {path.name: path for path in self.log.iterdir() if path.name.startswith(LOG_FILE)}
+
+
+def reconstruction_tensors(found: Reconstruction) -> dict[str, Tensor]:
+    """The tensors of a reconstruction by name, without what it does not have."""
+    tensors = {
+        "instance": found.instance,
+        "instance_latent": found.instance_latent,
+        "instance_score": torch.tensor([found.instance_score]),
+        "inputs": found.inputs,
+        "scores": found.scores,
+        "latents": found.latents,
+    }
+    return {name: value for name, value in tensors.items() if value is not None}
 
 
 def _write(result: SearchResult, folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from retrace_pl.files import read_json
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.report.glossary import attack_title
+from retrace_pl.report.other_attacks import finding_sentences
 
 SHOWN = ("sr_oracle", "mse", "cs", "fid_oracle", "diversity")
 COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
@@ -24,6 +27,8 @@ def print_summary(run: AuditRun, stages: tuple[str, ...]) -> None:
         return
     values = read_json(metrics)
     console.print(_table(values))
+    for sentence in _sentences(values):
+        console.print(escape(sentence), soft_wrap=True, highlight=False)
     colour = COLOURS.get(values["verdict"], "white")
     console.print(
         f"verdict: [bold {colour}]{values['verdict']}[/bold {colour}] - {escape(values['verdict_reason'])}",
@@ -40,10 +45,23 @@ def _table(values: dict[str, Any]) -> Table:
     title = f"{budget['top_k']} candidates, {budget['queries']} queries each, mean of {budget['repeats']} repeats"
     table = Table("distribution level", *SHOWN, title=title, title_justify="left")
     rows = {"attack": values["attack"], **values["controls"], **values["rivals"]}
+    for name, baseline in values["baselines"].items():
+        rows[f"baseline {name}"] = baseline
+        rows |= {f"  {name}, {control}": row for control, row in baseline["controls"].items()}
     for name, row in rows.items():
-        figures = row["distribution"]
-        table.add_row(escape(name), *(_number(figures.get(metric)) for metric in SHOWN))
+        if row.get("applicable", True):
+            figures = row["distribution"]
+            table.add_row(escape(name), *(_number(figures.get(metric)) for metric in SHOWN))
     return table
+
+
+def _sentences(values: dict[str, Any]) -> Iterator[str]:
+    """What the inferences say, and why an attack does not apply."""
+    for name, baseline in values["baselines"].items():
+        if not baseline["applicable"]:
+            yield f"{attack_title(name)} does not apply: {baseline['reason']}"
+    for name, inference in values["inferences"].items():
+        yield " ".join(finding_sentences(name, inference))
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,18 @@ from typing import Literal
 
 from retrace_pl.audit import CONTROLS
 
-__all__ = ["ACCESS", "FLOORS", "LEAKAGE", "METRICS", "QUALITY", "SIGNALS", "Metric", "arm_title", "format_value"]
+__all__ = [
+    "ACCESS",
+    "FLOORS",
+    "LEAKAGE",
+    "METRICS",
+    "QUALITY",
+    "SIGNALS",
+    "Metric",
+    "arm_title",
+    "attack_title",
+    "format_value",
+]
 
 Direction = Literal["higher", "lower", "none"]
 
@@ -147,13 +158,34 @@ QUALITY: dict[str, tuple[str, str]] = {
     ),
 }
 
-_ARMS = {"attack": "Attack", "random": "Random search"} | {
+_ARMS = {"attack": "Attack", "random": "Random search", "cma_es": "CMA-ES", "gradient_ascent": "Gradient ascent"} | {
     name.lower(): name for name in ("CEM", "PPO", "A2C", "SAC", "TD3", "TRPO")
+}
+_ATTACKS = {
+    "uia": "UIA",
+    "hrec": "HRec",
+    "max_diff": "MaxDiff",
+    "prior_top_k": "Prior top-k",
+    "retrace": "ReTrace",
+    "class_inference": "Class inference",
+    "membership": "Membership inference",
 }
 
 
+def attack_title(name: str) -> str:
+    """Heading of another attack: its own name, that of the searcher it brings, and its number where it repeats."""
+    known = next((key for key in _ATTACKS if name == key or name.startswith(f"{key}_")), None)
+    title = name.replace("_", " ") if known is None else _ATTACKS[known]
+    rest = "" if known is None else name.removeprefix(known).removeprefix("_")
+    searcher, _, number = rest.rpartition("_") if rest.rpartition("_")[2].isdigit() else (rest, "", "")
+    title += f" with {_ARMS.get(searcher, searcher.replace('_', ' '))}" if searcher else ""
+    return f"{title} ({number})" if number else title
+
+
 def arm_title(name: str) -> str:
-    """Heading of an arm of the comparison: the attack, a control, or a rival searcher by its own name."""
+    """Heading of an arm of the comparison: the attack, a control, a rival searcher or another attack by its name."""
+    if name.startswith("baselines."):
+        return attack_title(name.removeprefix("baselines."))
     name = name.removeprefix("rivals.")
     if name in CONTROLS:
         return CONTROLS[name].title
