@@ -83,9 +83,8 @@ def candidate_p_values(scores: ArrayLike, null: ArrayLike) -> Floats:
         InputError: If either side is empty or not finite.
     """
     ours, theirs = _finite(scores, "the candidates"), np.sort(_finite(null, "the null pairs"))
-    above = len(theirs) - np.searchsorted(theirs, ours, side="left")
-    p: Floats = (1.0 + above) / (1.0 + len(theirs))
-    return p
+    above: Floats = (len(theirs) - np.searchsorted(theirs, ours, side="left")).astype(np.float64)
+    return (1.0 + above) / (1.0 + len(theirs))
 
 
 def adjusted_p_values(p: ArrayLike) -> Floats:

@@ -13,13 +13,16 @@ from retrace_pl.traces.class_inference import (
 from retrace_pl.traces.differentiable import DifferentiableScorer, differentiable_response
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
+from retrace_pl.traces.reliability import QUANTILES, Reliability, joint_scores, reliability, score_groups
 from retrace_pl.traces.scorer import Sign, TraceDeltas, TraceScorer, TraceScores, TraceWeights
 from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION, delta_gradient, delta_loss, delta_prediction
+from retrace_pl.traces.weight_fit import FittedWeights, fit_weights
 
 __all__ = [
     "CLEAR_GAP",
     "GAP_OFFSET",
     "GRADIENT_EPS",
+    "QUANTILES",
     "RESOLUTION",
     "SIGNALS",
     "Access",
@@ -27,12 +30,14 @@ __all__ = [
     "Calibration",
     "ClassEvidence",
     "DifferentiableScorer",
+    "FittedWeights",
     "FixedQuantile",
     "ModelPair",
     "Normaliser",
     "PairResponse",
     "PairValues",
     "Rank",
+    "Reliability",
     "Sign",
     "TraceDeltas",
     "TraceScorer",
@@ -44,6 +49,10 @@ __all__ = [
     "delta_loss",
     "delta_prediction",
     "differentiable_response",
+    "fit_weights",
     "infer_classes",
+    "joint_scores",
     "pair_probabilities",
+    "reliability",
+    "score_groups",
 ]
