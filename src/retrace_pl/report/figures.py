@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from retrace_pl.audit import CONTROLS
 from retrace_pl.report.glossary import LEAKAGE, SIGNALS, arm_title, format_value
@@ -19,6 +20,7 @@ __all__ = [
     "arm_number",
     "arm_path",
     "auroc_picture",
+    "baseline_curve_picture",
     "curve_pictures",
     "leakage_picture",
     "rivals",
@@ -61,8 +63,8 @@ def success(run: RunData, arm: str) -> float | None:
 
 
 def arm_path(arm: str) -> str:
-    """Where an arm's metrics are: ``attack``, ``rivals.<name>`` or ``controls.<id>``."""
-    return arm if arm == "attack" or arm.startswith("rivals.") else f"controls.{arm}"
+    """Where an arm's metrics are: ``attack``, ``rivals.<name>``, ``baselines.<name>`` or ``controls.<id>``."""
+    return arm if arm == "attack" or arm.startswith(("rivals.", "baselines.")) else f"controls.{arm}"
 
 
 def arm_number(run: RunData, arm: str, key: str) -> float | None:
@@ -138,22 +140,41 @@ def auroc_picture(run: RunData) -> FigurePair | None:
 
 def curve_pictures(run: RunData) -> list[FigurePair]:
     """Best score and mean of the best candidates against queries, for the attack, its controls and its rivals."""
+    curves = {name: rows for name, rows in _curves(run).items() if not name.startswith("baselines.")}
+    pictures = (
+        _curve_picture(curves, 1, "best score", "Best score found so far."),
+        _curve_picture(curves, 2, "mean of the best", "Mean score of the best candidates so far."),
+    )
+    return [picture for picture in pictures if picture is not None]
+
+
+def baseline_curve_picture(run: RunData) -> FigurePair | None:
+    """Mean of the best candidates against queries for the attack and those of the other attacks that climb the trace.
+
+    In a figure of their own: with the controls and rivals there would be too many lines to follow.
+    """
+    curves = {name: rows for name, rows in _curves(run).items() if name == "attack" or name.startswith("baselines.")}
+    if not any(name.startswith("baselines.") for name in curves):
+        return None
+    caption = "Mean score of the best candidates so far, for the attack and for others that climb the same trace."
+    return _curve_picture(curves, 2, "mean of the best", caption)
+
+
+def _curves(run: RunData) -> dict[str, NDArray[np.float64]]:
+    """Rows (queries, best score, mean of the best) of each search, without those that are not finite."""
     curves = {}
     for name, rows in run.curves.items():
         table = np.asarray(rows, dtype=np.float64)
         if table.ndim == 2 and table.shape[1] >= 3 and len(table):
             curves[name] = table[np.isfinite(table).all(axis=1)]
-    curves = {name: table for name, table in curves.items() if len(table)}
+    return {name: table for name, table in curves.items() if len(table)}
+
+
+def _curve_picture(curves: dict[str, NDArray[np.float64]], column: int, label: str, caption: str) -> FigurePair | None:
     if not curves:
-        return []
-    pictures = []
-    for column, label, caption in (
-        (1, "best score", "Best score found so far."),
-        (2, "mean of the best", "Mean score of the best candidates so far."),
-    ):
-        ends = ", ".join(f"{arm_title(name)} {table[-1, column]:.2f}" for name, table in curves.items())
-        make: Callable[[Theme], Figure] = partial(
-            curve_figure, {name: table[:, [0, column]] for name, table in curves.items()}, label=label
-        )
-        pictures.append(draw(make, f"{caption[:-1]} against queries; at the end: {ends}.", caption))
-    return pictures
+        return None
+    ends = ", ".join(f"{arm_title(name)} {table[-1, column]:.2f}" for name, table in curves.items())
+    make: Callable[[Theme], Figure] = partial(
+        curve_figure, {name: table[:, [0, column]] for name, table in curves.items()}, label=label
+    )
+    return draw(make, f"{caption[:-1]} against queries; at the end: {ends}.", caption)

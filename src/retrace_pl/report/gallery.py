@@ -13,7 +13,7 @@ from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
 from retrace_pl.report.run_data import RunData, is_images
 
-__all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels"]
+__all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels", "picture_panel"]
 
 SHOWN = 12
 _SAME_MSE = 0.02
@@ -77,11 +77,20 @@ class Best:
 
 def panels(run: RunData) -> list[Panel]:
     """The attack, then prior only, matched retrain and identity, with up to twelve candidates each."""
-    return [_panel(run, arm) for arm in ("attack", "prior", "matched_retrain", "identity")]
+    found = "Candidates the search found through the audited pair."
+    arms = {"attack": found} | {arm: CONTROLS[arm].summary for arm in ("prior", "matched_retrain", "identity")}
+    return [picture_panel(run, arm, summary) for arm, summary in arms.items()]
 
 
-def _panel(run: RunData, arm: str) -> Panel:
-    summary = "Candidates the search found through the audited pair." if arm == "attack" else CONTROLS[arm].summary
+def picture_panel(run: RunData, arm: str, summary: str, shown: int = SHOWN) -> Panel:
+    """One arm with its first candidates.
+
+    Args:
+        run: The run.
+        arm: ``attack``, a control, or ``baselines.<name>``.
+        summary: What it is, in one line.
+        shown: Most candidates to show.
+    """
     images = run.images(f"{arm}.distribution")
     ran = isinstance(run.get(arm_path(arm)), dict)
     if images is None:
@@ -92,7 +101,7 @@ def _panel(run: RunData, arm: str) -> Panel:
     nearest = run.images(f"{arm}.nearest")
     if nearest is not None and nearest.shape != images.shape:
         nearest = None
-    shots = tuple(_shot(run, arm, images, nearest, index) for index in range(min(SHOWN, len(images))))
+    shots = tuple(_shot(run, arm, images, nearest, index) for index in range(min(shown, len(images))))
     return Panel(arm, arm_title(arm), summary, _facts(run, arm), shots, len(images), "")
 
 

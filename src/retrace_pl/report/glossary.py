@@ -9,6 +9,7 @@ from retrace_pl.audit import CONTROLS
 
 __all__ = [
     "ACCESS",
+    "ATTACKS",
     "FLOORS",
     "LEAKAGE",
     "METRICS",
@@ -16,6 +17,7 @@ __all__ = [
     "SIGNALS",
     "Metric",
     "arm_title",
+    "attack_summary",
     "attack_title",
     "format_value",
 ]
@@ -161,25 +163,36 @@ QUALITY: dict[str, tuple[str, str]] = {
 _ARMS = {"attack": "Attack", "random": "Random search", "cma_es": "CMA-ES", "gradient_ascent": "Gradient ascent"} | {
     name.lower(): name for name in ("CEM", "PPO", "A2C", "SAC", "TD3", "TRPO")
 }
-_ATTACKS = {
-    "uia": "UIA",
-    "hrec": "HRec",
-    "max_diff": "MaxDiff",
-    "prior_top_k": "Prior top-k",
-    "retrace": "ReTrace",
-    "class_inference": "Class inference",
-    "membership": "Membership inference",
+ATTACKS: dict[str, tuple[str, str]] = {
+    "uia": ("UIA", "Seeks inputs whose gradient points along the change of the parameters."),
+    "hrec": ("HRec", "Reads features of the deleted data off the change of the last layer and inverts them."),
+    "max_diff": ("MaxDiff", "The public records with the largest trace; no generator."),
+    "prior_top_k": ("Prior top-k", "The generator's random samples with the largest trace; no search."),
+    "retrace": ("ReTrace", "Climbs the same trace in the generator's latent space, set up differently."),
+    "class_inference": ("Class inference", "The class whose public records the two models disagree about most."),
+    "membership": ("Membership inference", "Tells deleted from unseen records, learnt from an unlearning of its own."),
 }
+"""Key of another attack -> its name and what it does, in one sentence."""
 
 
 def attack_title(name: str) -> str:
     """Heading of another attack: its own name, that of the searcher it brings, and its number where it repeats."""
-    known = next((key for key in _ATTACKS if name == key or name.startswith(f"{key}_")), None)
-    title = name.replace("_", " ") if known is None else _ATTACKS[known]
+    known = _known_attack(name)
+    title = name.replace("_", " ") if known is None else ATTACKS[known][0]
     rest = "" if known is None else name.removeprefix(known).removeprefix("_")
     searcher, _, number = rest.rpartition("_") if rest.rpartition("_")[2].isdigit() else (rest, "", "")
     title += f" with {_ARMS.get(searcher, searcher.replace('_', ' '))}" if searcher else ""
     return f"{title} ({number})" if number else title
+
+
+def attack_summary(name: str) -> str:
+    """What another attack does, in one sentence; empty for one that is not known here."""
+    known = _known_attack(name)
+    return "" if known is None else ATTACKS[known][1]
+
+
+def _known_attack(name: str) -> str | None:
+    return next((key for key in ATTACKS if name == key or name.startswith(f"{key}_")), None)
 
 
 def arm_title(name: str) -> str:

@@ -11,6 +11,7 @@ from retrace_pl.audit import CONTROLS, Status, decide
 from retrace_pl.files import atomic_path
 from retrace_pl.report.figures import (
     auroc_picture,
+    baseline_curve_picture,
     curve_pictures,
     leakage_picture,
     success_picture,
@@ -18,6 +19,7 @@ from retrace_pl.report.figures import (
 )
 from retrace_pl.report.gallery import best_reconstruction, panels
 from retrace_pl.report.glossary import ACCESS, METRICS, format_value
+from retrace_pl.report.other_attacks import other_attacks
 from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
@@ -92,6 +94,8 @@ def _context(run: RunData) -> dict[str, Any]:
         "traces": trace_pictures(run),
         "auroc": auroc_picture(run),
         "curves": curve_pictures(run),
+        "others": other_attacks(run),
+        "other_curves": baseline_curve_picture(run),
         "instance": metric_table(run, "instance"),
         "distribution": metric_table(run, "distribution"),
         "metrics": METRICS,

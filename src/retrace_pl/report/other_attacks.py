@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from retrace_pl.report.glossary import attack_title, format_value
+from retrace_pl.report.figures import arm_path
+from retrace_pl.report.gallery import Panel, picture_panel
+from retrace_pl.report.glossary import METRICS, Metric, attack_summary, attack_title, format_value
+from retrace_pl.report.run_data import RunData
+from retrace_pl.report.tables import Cell, MetricTable, metric_cell, metric_table
 
-__all__ = ["answer_text", "asked_text", "finding_sentences"]
+__all__ = ["OtherAttacks", "Row", "asked_text", "finding_sentences", "other_attacks"]
+
+COLUMNS = ("mse", "diversity", "fid_oracle")
+SHOWN = 8
+NOT_RUN = Cell("not run", missing=True)
 
 _ASKED = {
     "prediction": "probabilities",
@@ -15,6 +24,143 @@ _ASKED = {
     "gradient": "input gradients",
     "parameters": "the models' parameters",
 }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison.
+
+    Args:
+        title: Name of the attack.
+        summary: What it does, or empty.
+        reason: Why it does not apply, or empty.
+        asked: What it asked the models for.
+        queries: Queries it used.
+        success: Success under the evaluator with its interval.
+        excess: What it has beyond prior only, with its interval.
+        retrain: Success of the same attack on the matched retrain.
+        cells: Further metrics, in the order of ``COLUMNS``.
+    """
+
+    title: str
+    summary: str
+    reason: str = ""
+    asked: str = ""
+    queries: str = ""
+    success: Cell = NOT_RUN
+    excess: Cell = NOT_RUN
+    retrain: Cell = NOT_RUN
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class OtherAttacks:
+    """Everything the report shows of the other attacks.
+
+    Args:
+        outcome: The metric of success.
+        columns: The further metrics of the table.
+        rows: The attack and prior only for comparison, then every baseline.
+        panels: Pictures of those that apply.
+        tables: All their metrics, together and for the single best candidate.
+        findings: Sentences about each inference.
+    """
+
+    outcome: Metric
+    columns: tuple[Metric, ...]
+    rows: tuple[Row, ...]
+    panels: tuple[Panel, ...]
+    tables: tuple[MetricTable, ...]
+    findings: tuple[list[str], ...]
+
+
+def other_attacks(run: RunData) -> OtherAttacks | None:
+    """The other attacks of a run; None where there are none, as in runs of earlier versions."""
+    baselines, inferences = (_entries(run, key) for key in ("baselines", "inferences"))
+    if not baselines and not inferences:
+        return None
+    outcome = str(run.get("leakage.excess.metric"))
+    outcome = outcome if outcome in METRICS else "sr_oracle"
+    arms = [f"baselines.{name}" for name, values in baselines.items() if values.get("applicable", True)]
+    tables = tuple(metric_table(run, level, ("attack", "prior", *arms)) for level in ("distribution", "instance"))
+    return OtherAttacks(
+        outcome=METRICS[outcome],
+        columns=tuple(METRICS[name] for name in COLUMNS if name != outcome),
+        rows=(*_reference_rows(run, outcome), *(_row(run, name, baselines[name], outcome) for name in baselines)),
+        panels=tuple(picture_panel(run, arm, attack_summary(arm.removeprefix("baselines.")), SHOWN) for arm in arms),
+        tables=tables if arms else (),
+        findings=tuple(finding_sentences(name, values) for name, values in inferences.items()),
+    )
+
+
+def _entries(run: RunData, key: str) -> dict[str, dict[str, Any]]:
+    stored = run.get(key)
+    found = stored if isinstance(stored, dict) else {}
+    return {str(name): values for name, values in found.items() if isinstance(values, dict)}
+
+
+def _reference_rows(run: RunData, outcome: str) -> tuple[Row, ...]:
+    """The attack itself and prior only: what the others are compared with."""
+    signals, queries = run.get("setting.signals"), run.get("budget.queries")
+    attack = Row(
+        title="Attack",
+        summary="What the rest of this report is about, and all that the verdict rests on.",
+        asked=asked_text(signals) if isinstance(signals, list) else "",
+        queries=_count(queries),
+        success=_cell(run, "attack", outcome),
+        excess=_leakage(run, "leakage.excess", outcome),
+        retrain=_cell(run, "matched_retrain", outcome),
+        cells=tuple(_cell(run, "attack", name) for name in COLUMNS if name != outcome),
+    )
+    prior = Row(
+        title="Prior only",
+        summary="Samples of the generator, drawn at random.",
+        asked="nothing",
+        queries="0",
+        success=_cell(run, "prior", outcome),
+        excess=Cell("", missing=True),
+        retrain=Cell("", missing=True),
+        cells=tuple(_cell(run, "prior", name) for name in COLUMNS if name != outcome),
+    )
+    return attack, prior
+
+
+def _row(run: RunData, name: str, values: Mapping[str, Any], outcome: str) -> Row:
+    title, summary, arm = attack_title(name), attack_summary(name), f"baselines.{name}"
+    if not values.get("applicable", True):
+        return Row(title, summary, reason=str(values.get("reason") or "no reason was given"))
+    asked = values.get("asked")
+    return Row(
+        title=title,
+        summary=summary,
+        asked=asked_text(asked) if isinstance(asked, list) else "unknown",
+        queries=_count(values.get("queries")),
+        success=_cell(run, arm, outcome),
+        excess=_leakage(run, f"{arm}.leakage.excess", outcome),
+        retrain=metric_cell(run, f"{arm}.controls.matched_retrain", "distribution", outcome),
+        cells=tuple(_cell(run, arm, metric) for metric in COLUMNS if metric != outcome),
+    )
+
+
+def _cell(run: RunData, arm: str, name: str) -> Cell:
+    return metric_cell(run, arm_path(arm), "distribution", name)
+
+
+def _leakage(run: RunData, path: str, outcome: str) -> Cell:
+    value, low, high = (run.number(f"{path}.{key}") for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return NOT_RUN
+    texts = [_signed(number, METRICS[outcome].percent) for number in (value, low, high)]
+    return Cell(texts[0], f"{texts[1]} to {texts[2]}")
+
+
+def _signed(value: float, percent: bool) -> str:
+    text = f"{100 * value:+.0f}" if percent else f"{value:+.3g}"
+    return ("0" if text in ("+0", "-0") else text).replace("-", "\u2212")
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "unknown"
 
 
 def asked_text(asked: list[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DARK", "LIGHT", "LINES", "Theme"]
+__all__ = ["DARK", "LIGHT", "LINES", "SPARE_LINES", "Theme"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ DARK = Theme(
     groups={"forget": "#a79bff", "retain": "#7d8790", "unseen": "#e8eaed"},
     spare=("#f28bb0", "#a8d158", "#8fc4e0"),
 )
+
+SPARE_LINES: tuple[str, ...] = ("--", ":", "-.")
+"""Line styles of arms without one of their own; the next one each time the spare colours are used up."""
 
 LINES: dict[str, str | tuple[float, tuple[float, ...]]] = {
     "attack": "-",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from retrace_pl.report.glossary import arm_title
-from retrace_pl.report.palette import LINES, Theme
+from retrace_pl.report.palette import LINES, SPARE_LINES, Theme
 
 __all__ = ["Bar", "auroc_figure", "curve_figure", "interval_figure", "to_svg", "trace_figure"]
 
@@ -107,9 +107,10 @@ def curve_figure(curves: Mapping[str, NDArray[np.float64]], theme: Theme, label:
     for name, rows in curves.items():
         colour = theme.arm(name, spare)
         spare += name not in theme.arms
+        line = LINES.get(name, SPARE_LINES[(spare - 1) // len(theme.spare) % len(SPARE_LINES)])
         width = 2.6 if name == "attack" else 1.8
         title = arm_title(name).replace("$", r"\$")
-        axes.plot(rows[:, 0], rows[:, 1], color=colour, lw=width, ls=LINES.get(name, "--"), label=title)
+        axes.plot(rows[:, 0], rows[:, 1], color=colour, lw=width, ls=line, label=title)
         if len(rows) == 1:
             axes.plot(rows[:, 0], rows[:, 1], "o", color=colour, ms=5)
     axes.set_xlabel("queries")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrace_pl.audit import CONTROLS
@@ -9,7 +10,16 @@ from retrace_pl.report.figures import arm_number, arm_path, rivals
 from retrace_pl.report.glossary import FLOORS, LEAKAGE, METRICS, QUALITY, Metric, arm_title, format_value
 from retrace_pl.report.run_data import RunData
 
-__all__ = ["Cell", "MetricRow", "MetricTable", "leakage_rows", "metric_table", "quality_rows", "split_table"]
+__all__ = [
+    "Cell",
+    "MetricRow",
+    "MetricTable",
+    "leakage_rows",
+    "metric_cell",
+    "metric_table",
+    "quality_rows",
+    "split_table",
+]
 
 NOT_RUN = "not run"
 NOT_APPLICABLE = "not applicable"
@@ -64,14 +74,20 @@ class MetricTable:
     absent: tuple[str, ...]
 
 
-def metric_table(run: RunData, level: str) -> MetricTable:
-    """The metrics of one level for the attack, every known control (run or not), further ones and rivals."""
+def metric_table(run: RunData, level: str, arms: Sequence[str] | None = None) -> MetricTable:
+    """The metrics of one level side by side.
+
+    Args:
+        run: The run.
+        level: ``instance`` or ``distribution``.
+        arms: Columns; by default the attack, every known control (run or not), further ones and rivals.
+    """
     stored = run.get("controls")
     extra = [name for name in stored if name not in CONTROLS] if isinstance(stored, dict) else []
-    arms = ("attack", *CONTROLS, *extra, *rivals(run))
+    arms = ("attack", *CONTROLS, *extra, *rivals(run)) if arms is None else tuple(arms)
     rows, absent = [], []
     for name, metric in METRICS.items():
-        cells = tuple(_cell(run, arm, level, name, metric) for arm in arms)
+        cells = tuple(_cell(run, arm, level, name) for arm in arms)
         if all(cell.missing for cell in cells):
             absent.append(metric.title)
             continue
@@ -79,15 +95,28 @@ def metric_table(run: RunData, level: str) -> MetricTable:
     return MetricTable(level, arms, tuple(arm_title(arm) for arm in arms), tuple(rows), tuple(absent))
 
 
-def _cell(run: RunData, arm: str, level: str, name: str, metric: Metric) -> Cell:
-    group = run.get(arm_path(arm))
-    if not isinstance(group, dict):
+def _cell(run: RunData, arm: str, level: str, name: str) -> Cell:
+    cell = metric_cell(run, arm_path(arm), level, name)
+    without = not cell.missing and arm_number(run, arm, f"{level}.{name}") is None
+    return Cell(NOT_APPLICABLE, missing=True) if without else cell
+
+
+def metric_cell(run: RunData, path: str, level: str, name: str) -> Cell:
+    """One metric with its interval.
+
+    Args:
+        run: The run.
+        path: Where the metrics are in ``metrics.json``, such as ``controls.prior``.
+        level: ``instance`` or ``distribution``.
+        name: Key of the metric.
+    """
+    metric = METRICS[name]
+    if not isinstance(run.get(path), dict):
         return Cell(NOT_RUN, missing=True)
-    path = f"{arm_path(arm)}.{level}"
-    value = arm_number(run, arm, f"{level}.{name}")
+    value = run.number(f"{path}.{level}.{name}")
     if value is None:
         return Cell(NOT_APPLICABLE, missing=True)
-    ends = run.get(f"{path}.intervals.{name}")
+    ends = run.get(f"{path}.{level}.intervals.{name}")
     interval = ""
     if isinstance(ends, list) and len(ends) == 2 and None not in ends:
         low, high = (format_value(float(end), metric.percent) for end in ends)
