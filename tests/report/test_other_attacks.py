@@ -109,10 +109,10 @@ class Section(HTMLParser):
 
 def test_every_attack_stands_beside_the_same_controls(page):
     section = Section(page)
-    assert section.row("Attack")[1:5] == ["20,480", "95%  91% to 99%", "+87  +79 to +94", "93%  89% to 97%"]
-    assert section.row("Prior only")[1:3] == ["0", "8%  4% to 12%"]
+    assert section.row("Attack")[1:5] == ["20,480", "95% 91% to 99%", "+87 +79 to +94", "93% 89% to 97%"]
+    assert section.row("Prior only")[1:3] == ["0", "8% 4% to 12%"]
     found = section.row("MaxDiff")
-    assert found[1:5] == ["128", "42%  57% to 65%", "+34  +26 to +42", "31%  21% to 41%"]
+    assert found[1:5] == ["128", "42% 57% to 65%", "+34 +26 to +42", "31% 21% to 41%"]
     assert found[-1] == "probabilities, losses, input gradients"
     assert section.row("UIA")[-1] == "the models' parameters"
     assert section.row("ReTrace with CMA-ES")[2].startswith("77%")
