@@ -128,6 +128,12 @@ def test_validity(model, original, problems):
     assert Validity().problems(model, original, 10) == problems
 
 
+def test_a_model_that_always_names_one_retained_class_has_collapsed():
+    original = Measured(0.48, 0.9, 0.5, 0.5, finite=True)
+    assert Validity().problems(Measured(0.25, 0.0, 0.5, 0.0, finite=True), original, 5) == [COLLAPSED]
+    assert Validity().problems(Measured(0.26, 0.0, 0.5, 0.0, finite=True), original, 5) == []
+
+
 def test_thresholds_can_be_set():
     model = Measured(0.8, 0.3, 0.5, 0.5, finite=True)
     assert Validity().problems(model, ORIGINAL, 10) == []

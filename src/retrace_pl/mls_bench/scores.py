@@ -174,7 +174,8 @@ class Validity:
             model: The model that has unlearnt; None if the run diverged.
             original: f+.
             num_classes: Number of classes; an f+ that knows the class no better than chance has nothing to forget, and
-                one that knows the others less than twice as well as chance nothing to retain.
+                one that knows the others less than twice as well as chance nothing to retain. A model that tells the
+                retained classes apart no better than chance has collapsed, whatever the original could.
 
         Returns:
             Names of the problems; none for a valid run.
@@ -184,7 +185,8 @@ class Validity:
         found = []
         if original.retain_acc < 2 / num_classes:
             found.append(UNTRAINED)
-        if model.retain_acc < self.min_retain * original.retain_acc:
+        always_one_class = 1 / (num_classes - 1)
+        if model.retain_acc < self.min_retain * original.retain_acc or model.retain_acc <= always_one_class:
             found.append(COLLAPSED)
         if not original.forget_acc > 1 / num_classes:
             found.append(UNKNOWN_CLASS)

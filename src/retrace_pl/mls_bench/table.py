@@ -63,8 +63,8 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narr
     parts.append(
         Text(
             f"invalid (never ranked): outputs or loss not finite; retain below {validity.min_retain:g} of the original "
-            f"model's; forget at or above {validity.max_forget:g} of it. Published rows are judged against published "
-            "retain_finetune.",
+            f"model's, or no better than always naming one class; forget at or above {validity.max_forget:g} of it. "
+            "Published rows are judged against published retain_finetune.",
             style="dim",
         )
     )
