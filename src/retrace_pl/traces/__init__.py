@@ -11,6 +11,13 @@ from retrace_pl.traces.class_inference import (
     pair_probabilities,
 )
 from retrace_pl.traces.differentiable import DifferentiableScorer, differentiable_response
+from retrace_pl.traces.directional import (
+    DirectionalScorer,
+    SignedRange,
+    directional_gradient,
+    directional_loss,
+    directional_prediction,
+)
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
 from retrace_pl.traces.reliability import QUANTILES, Reliability, joint_scores, reliability, score_groups
@@ -30,6 +37,7 @@ __all__ = [
     "Calibration",
     "ClassEvidence",
     "DifferentiableScorer",
+    "DirectionalScorer",
     "FittedWeights",
     "FixedQuantile",
     "ModelPair",
@@ -39,6 +47,7 @@ __all__ = [
     "Rank",
     "Reliability",
     "Sign",
+    "SignedRange",
     "TraceDeltas",
     "TraceScorer",
     "TraceScores",
@@ -49,6 +58,9 @@ __all__ = [
     "delta_loss",
     "delta_prediction",
     "differentiable_response",
+    "directional_gradient",
+    "directional_loss",
+    "directional_prediction",
     "fit_weights",
     "infer_classes",
     "joint_scores",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -45,7 +45,12 @@ class _Half(NamedTuple):
     finite: Tensor
 
 
-def differentiable_response(pair: ModelPair, inputs: Tensor, signals: Collection[str]) -> PairResponse:
+def differentiable_response(
+    pair: ModelPair,
+    inputs: Tensor,
+    signals: Collection[str],
+    label_by: Callable[[Tensor], Tensor] | None = None,
+) -> PairResponse:
     """Run each model of a white-box pair once and keep the autograd history from ``inputs`` to every result.
 
     The labels y^ are taken as constants. ReLU networks have a second derivative of zero almost everywhere, so the
@@ -56,6 +61,7 @@ def differentiable_response(pair: ModelPair, inputs: Tensor, signals: Collection
         inputs: ``[n, ...]``, floating-point, with ``requires_grad``, on the pair's device. Gradients are taken at
             these inputs themselves, so only modalities whose inputs are continuous are served.
         signals: Signals the result must serve; ``gradient`` is differentiable once more.
+        label_by: As in ``ModelPair.respond``.
 
     Raises:
         AccessError: Black- or gray-box access.
@@ -80,7 +86,7 @@ def differentiable_response(pair: ModelPair, inputs: Tensor, signals: Collection
                 )
             probabilities = pair.behaviour.probabilities(outputs)
             if labels is None:
-                labels = pair.behaviour.pseudo_labels(probabilities.detach())
+                labels = (label_by or pair.behaviour.pseudo_labels)(probabilities.detach())
             halves.append(_half(pair, outputs, probabilities, labels, inputs if "gradient" in signals else None))
     assert labels is not None
     first, second = halves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ class PairResponse:
     """What one forward (and at most one backward) pass of each model yields.
 
     Attributes:
-        labels: Labels y^ that the original model assigns, shape [n]; used for the losses of both models.
+        labels: Labels, shape [n], used for the losses of both models: y^ that the original model assigns, unless
+            `respond` was told otherwise.
         probabilities: Output probabilities, each of shape [n, ...].
         losses: Loss of every sample under `labels`, each of shape [n], in nats; None unless asked for.
         gradients: Gradient of every sample's loss at its differentiable representation, each of shape [n, ...];
@@ -142,7 +143,12 @@ class ModelPair:
         return gradients
 
     def respond(
-        self, inputs: Any, signals: Collection[str] | None = None, *, check_finite: bool = True
+        self,
+        inputs: Any,
+        signals: Collection[str] | None = None,
+        *,
+        check_finite: bool = True,
+        label_by: Callable[[Tensor], Tensor] | None = None,
     ) -> PairResponse:
         """Run each model once and return what the named signals need.
 
@@ -151,6 +157,8 @@ class ModelPair:
             signals: Signals that the result must serve; all that the access level allows by default.
             check_finite: Look at the result for NaN and infinity. This waits for the device; callers that respond in
                 chunks turn it off and call `check_finite` once with what the chunks report.
+            label_by: Maps the original model's probabilities, shape [n, ...], to the labels of both models' losses,
+                shape [n]; the behaviour's pseudo-labels by default.
 
         Raises:
             AccessError: A signal is above the access level.
@@ -167,8 +175,8 @@ class ModelPair:
         inputs = self.behaviour.to(inputs, self.device)
         run = self._with_gradient if "gradient" in wanted else self._without_gradient
         need_losses = "loss" in wanted
-        first = run("original", self._original, inputs, None, need_losses)
-        second = run("unlearned", self._unlearned, inputs, first, need_losses)
+        first = run("original", self._original, inputs, None, need_losses, label_by)
+        second = run("unlearned", self._unlearned, inputs, first, need_losses, label_by)
         response = PairResponse(
             labels=first.labels,
             probabilities=PairValues(first.probabilities, second.probabilities),
@@ -196,20 +204,32 @@ class ModelPair:
                 )
 
     def _without_gradient(
-        self, name: str, model: nn.Module, inputs: Any, first: _Single | None, need_losses: bool
+        self,
+        name: str,
+        model: nn.Module,
+        inputs: Any,
+        first: _Single | None,
+        need_losses: bool,
+        label_by: Callable[[Tensor], Tensor] | None,
     ) -> _Single:
         with torch.inference_mode():
             outputs = self.behaviour.forward(model, inputs)
         with torch.no_grad():
-            return self._read(outputs, first, need_losses)
+            return self._read(outputs, first, need_losses, label_by)
 
     def _with_gradient(
-        self, name: str, model: nn.Module, inputs: Any, first: _Single | None, need_losses: bool
+        self,
+        name: str,
+        model: nn.Module,
+        inputs: Any,
+        first: _Single | None,
+        need_losses: bool,
+        label_by: Callable[[Tensor], Tensor] | None,
     ) -> _Single:
         with torch.inference_mode(False), torch.enable_grad():
             representation = self.behaviour.differentiable(model, inputs)
             outputs = self.behaviour.forward(model, inputs, representation)
-            read = self._read(outputs, first, need_losses=True)
+            read = self._read(outputs, first, True, label_by)
             assert read.losses is not None
             gradient = None
             if read.losses.requires_grad:
@@ -228,10 +248,16 @@ class ModelPair:
             finite=read.finite & gradient.isfinite().all(),
         )
 
-    def _read(self, outputs: Tensor, first: _Single | None, need_losses: bool) -> _Single:
+    def _read(
+        self,
+        outputs: Tensor,
+        first: _Single | None,
+        need_losses: bool,
+        label_by: Callable[[Tensor], Tensor] | None,
+    ) -> _Single:
         probabilities = self.behaviour.probabilities(outputs)
         if first is None:
-            labels = self.behaviour.pseudo_labels(probabilities.detach())
+            labels = (label_by or self.behaviour.pseudo_labels)(probabilities.detach())
         elif probabilities.shape == first.probabilities.shape:
             labels = first.labels
         else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -110,6 +110,9 @@ class TraceScorer:
         InputError: A setting is out of range, or every signal that the access level allows has weight zero.
     """
 
+    signal: ClassVar[Literal["gap", "directional"]] = "gap"
+    """What the differences are: the size of any gap, or how much a class was taken away."""
+
     def __init__(
         self,
         pair: ModelPair,
@@ -192,8 +195,8 @@ class TraceScorer:
         finite: list[PairValues] = []
         for start in range(0, size, self.batch_size):
             part = behaviour.select(inputs, start, start + self.batch_size)
-            response = self.pair.respond(part, wanted, check_finite=False)
-            chunks.append(_differences(response, wanted))
+            response = self.pair.respond(part, wanted, check_finite=False, label_by=self._label_by)
+            chunks.append(self._differences(response, wanted))
             finite.append(response.finite)
         self.pair.check_finite(finite)
         return TraceDeltas(*(_join(column) for column in zip(*chunks, strict=True)))
@@ -231,9 +234,9 @@ class TraceScorer:
             raise InputError(
                 "weights: the score is made of the gradient signal alone; allow second derivatives or weight another"
             )
-        response = differentiable_response(self.pair, inputs, signals)
+        response = differentiable_response(self.pair, inputs, signals, self._label_by)
         self.pair.check_finite([response.finite])
-        named = _differences(response, signals).named()
+        named = self._differences(response, signals).named()
         parts = [self._weights[signal] * self.normaliser.smooth(signal, named[signal]) for signal in signals]
         mean = torch.stack(parts).sum(dim=0)
         return mean if self.sign == "positive" else -mean
@@ -263,21 +266,26 @@ class TraceScorer:
                 )
         self.normaliser.load_state_dict(state.get("normaliser") or {})
 
+    @property
+    def _label_by(self) -> Callable[[Tensor], Tensor] | None:
+        """How inputs are labelled from the original model's probabilities; None for its own labels y^."""
+        return None
+
+    @staticmethod
+    def _differences(response: PairResponse, signals: Collection[str]) -> TraceDeltas:
+        prediction = loss = gradient = tiny = None
+        if "prediction" in signals:
+            prediction = delta_prediction(*response.probabilities)
+        if "loss" in signals and response.losses is not None:
+            loss = delta_loss(*response.losses)
+        if "gradient" in signals and response.gradients is not None:
+            gradient, tiny = delta_gradient(*response.gradients)
+        return TraceDeltas(prediction, loss, gradient, tiny)
+
     def _require_fit(self) -> None:
         if not self.normaliser.fitted(self.signals):
             name = type(self.normaliser).__name__
             raise RunError(f"scorer: {name} has no reference yet; call fit(public_inputs) before scoring")
-
-
-def _differences(response: PairResponse, signals: Collection[str]) -> TraceDeltas:
-    prediction = loss = gradient = tiny = None
-    if "prediction" in signals:
-        prediction = delta_prediction(*response.probabilities)
-    if "loss" in signals and response.losses is not None:
-        loss = delta_loss(*response.losses)
-    if "gradient" in signals and response.gradients is not None:
-        gradient, tiny = delta_gradient(*response.gradients)
-    return TraceDeltas(prediction, loss, gradient, tiny)
 
 
 def _join(parts: tuple[Tensor | None, ...]) -> Tensor | None:
