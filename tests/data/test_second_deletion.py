@@ -61,8 +61,13 @@ def check_halves(data, shadow):
     public = rows(data.split("public"))
     assert rows(first) | rows(second) == public
     assert not rows(first) & rows(second)
-    assert abs(len(first) - len(second)) <= 11
-    assert rows(shadow.data.split("forget")) | rows(shadow.data.split("retain")) == rows(first)
+    assert abs(len(shadow.deleted) + len(shadow.retained) - len(second)) <= 11
+    assert rows(shadow.deleted) | rows(shadow.retained) == rows(first)
+    assert not rows(shadow.deleted) & rows(shadow.retained)
+    for name, once in (("forget", shadow.deleted), ("retain", shadow.retained)):
+        assert rows(shadow.data.split(name)) == rows(once)
+    times = len(first) / (len(shadow.deleted) + len(shadow.retained))
+    assert times == round(len(data.split("train")) / (len(shadow.deleted) + len(shadow.retained))) > 1
     assert rows(shadow.unseen) | rows(shadow.unseen_retained) == rows(second)
     assert not rows(shadow.unseen) & rows(shadow.unseen_retained)
 
@@ -74,12 +79,13 @@ def test_a_class_that_the_public_set_lacks_is_replaced_by_another():
     [drawn] = shadow.data.deleted_classes
     assert drawn != 3
     assert shadow.data.deletion == "class"
-    for tensors in (shadow.data.split("forget"), shadow.unseen):
+    for tensors in (shadow.deleted, shadow.unseen):
         assert set(tensors.labels.tolist()) == {drawn}
-    for tensors in (shadow.data.split("retain"), shadow.unseen_retained):
+    for tensors in (shadow.retained, shadow.unseen_retained):
         assert drawn not in tensors.labels
     assert f"class {drawn}, drawn at random" in shadow.deletion
-    counts = [torch.bincount(shadow.data.split(name).labels, minlength=10) for name in ("train", "test")]
+    halves = (shadow.deleted, shadow.retained), (shadow.unseen, shadow.unseen_retained)
+    counts = [sum(torch.bincount(part.labels, minlength=10) for part in half) for half in halves]
     assert int((counts[0] - counts[1]).abs().max()) <= 2, "stratified"
     again = shadow_data(data, 7)
     assert torch.equal(again.data.split("train").records, shadow.data.split("train").records)

@@ -2,6 +2,7 @@
 
 from retrace_pl.audit.bootstrap import SINGLE_REPEAT, Estimate, bootstrap_difference, bootstrap_mean
 from retrace_pl.audit.controls import CONTROLS, Control, ControlRegistry, get_control, parse_controls
+from retrace_pl.audit.facts import Check, Kind, Status, Verdict, VerdictThresholds, lookup, not_finite
 from retrace_pl.audit.leakage import Leakage, avoidable_leakage, excess_leakage, expected_nearest, record_leakage
 from retrace_pl.audit.model_spread import SINGLE_PAIR, excess_over_pairs, over_forgetting
 from retrace_pl.audit.pooling import combine_leakage
@@ -13,10 +14,11 @@ from retrace_pl.audit.pvalues import (
     pair_p_value,
     significance,
 )
-from retrace_pl.audit.verdict import Check, Status, Verdict, VerdictThresholds, decide, lookup, not_finite
+from retrace_pl.audit.verdict import EXCESSES, decide
 
 __all__ = [
     "CONTROLS",
+    "EXCESSES",
     "FDR",
     "SINGLE_PAIR",
     "SINGLE_REPEAT",
@@ -24,6 +26,7 @@ __all__ = [
     "Control",
     "ControlRegistry",
     "Estimate",
+    "Kind",
     "Leakage",
     "Significance",
     "Status",

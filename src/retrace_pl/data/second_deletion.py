@@ -57,13 +57,19 @@ class ShadowData:
     """A deletion of the attacker's own on one half of the public records.
 
     Args:
-        data: Its splits: train, retain and forget are the one half, test is the other.
+        data: Its splits for training: train, retain and forget are the one half, test is the other. Records of the
+            first half are repeated so that an epoch has about as many as the audit's: the recipe, with its epochs and
+            its schedule, is the audit's and needs as many steps.
+        deleted: Records that are deleted, once each.
+        retained: Records that are retained, once each.
         unseen: Records of the other half of the deleted kind.
         unseen_retained: Records of the other half of the retained kind.
         deletion: What it deletes, in words.
     """
 
     data: UnlearningDataModule
+    deleted: LabelledTensors
+    retained: LabelledTensors
     unseen: LabelledTensors
     unseen_retained: LabelledTensors
     deletion: str
@@ -101,8 +107,11 @@ def shadow_data(data: UnlearningDataModule, seed: int) -> ShadowData:
         words = (
             f"class {names}, {'as in the audit' if own else 'drawn at random: the public set lacks the audited one'}"
         )
-    splits = {"train": first, "retain": first.subset(~gone), "forget": first.subset(gone), "test": second}
-    return ShadowData(data.rearranged(splits, data.deletion, deleted), one, other, words)
+    split = {"train": first, "retain": first.subset(~gone), "forget": first.subset(gone)}
+    times = max(1, round(len(data.split("train")) / len(first)))
+    repeated = {name: tensors.subset(torch.arange(len(tensors)).repeat(times)) for name, tensors in split.items()}
+    arranged = data.rearranged({**repeated, "test": second}, data.deletion, deleted)
+    return ShadowData(arranged, split["forget"], split["retain"], one, other, words)
 
 
 def _shadow_classes(

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from retrace_pl._version import __version__
+from retrace_pl.data import UnlearningDataModule
 from retrace_pl.pipeline.cache import Artefact, file_hash
 from retrace_pl.pipeline.code import LIBRARIES, code_hashes
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
 from retrace_pl.pipeline.training import torch_device
 
+TRACE_WEIGHTS = "trace_weights.json"
+"""The fitted weights of the signals, where an audit fits them."""
 
-def classifier_artefact(run: AuditRun, name: str, section: str, split: str, seed: int) -> Artefact:
+
+def classifier_artefact(
+    run: AuditRun, name: str, section: str, split: str, seed: int, *, data: UnlearningDataModule | None = None
+) -> Artefact:
     """A classifier trained from scratch.
 
     Args:
@@ -28,11 +34,12 @@ def classifier_artefact(run: AuditRun, name: str, section: str, split: str, seed
         section: its section of the settings.
         split: what it is trained on.
         seed: seed of its training.
+        data: where the split is; the audit's data by default.
     """
     settings = {section: run.settings[section]}
     inputs = {
-        "train": split_hash(run, split),
-        "validation": split_hash(run, "test"),  # a scheduler may follow its loss
+        "train": split_hash(data or run.data, split),
+        "validation": split_hash(data or run.data, "test"),  # a scheduler may follow its loss
         "num_classes": run.data.num_classes,
         "settings": settings[section],
         "code": code_hashes(settings),
@@ -45,7 +52,7 @@ def generator_artefact(run: AuditRun, name: str, seed: int) -> Artefact:
     """The generator; the evaluator's features only draw a curve, so it does not depend on the evaluator."""
     settings = run.settings["generator"]
     inputs = {
-        "train": split_hash(run, "public"),
+        "train": split_hash(run.data, "public"),
         "input_shape": list(run.data.input_shape),
         "settings": settings,
         "code": code_hashes(settings),
@@ -54,21 +61,24 @@ def generator_artefact(run: AuditRun, name: str, seed: int) -> Artefact:
     return Artefact(name, inputs | _loading(run) | _training(run))
 
 
-def unlearned_artefact(run: AuditRun, name: str, original: Path, seed: int) -> Artefact:
+def unlearned_artefact(
+    run: AuditRun, name: str, original: Path | str, seed: int, *, data: UnlearningDataModule | None = None
+) -> Artefact:
     """The model that was made to forget, from the original's weights.
 
     Args:
         run: the audit.
         name: name of the model.
-        original: weights of the original model.
+        original: weights of the original model, or the key of the artefact that they are.
         seed: seed of the unlearning.
+        data: what is retained and deleted; the audit's data by default.
     """
     settings = run.settings["unlearning"]
     inputs = {
-        "original": file_hash(original),
+        "original": original if isinstance(original, str) else file_hash(original),
         "architecture": run.settings["classifier"]["model"],
-        "retain": split_hash(run, "retain"),
-        "forget": split_hash(run, "forget"),
+        "retain": split_hash(data or run.data, "retain"),
+        "forget": split_hash(data or run.data, "forget"),
         "num_classes": run.data.num_classes,
         "settings": settings,
         "code": code_hashes([settings, run.settings["classifier"]["model"]]),
@@ -92,11 +102,13 @@ def search_inputs(run: AuditRun, original: Path, generator: Path, attack: Any = 
         settings["attack"] = attack
     architectures = {name: run.settings[name]["model"] for name in ("classifier", "generator")}
     probed = list(run.data.deleted_classes) if run.data.deletion == "class" else None  # a curve in the log shows them
+    fitted = {"weights": file_hash(run.folder.path(TRACE_WEIGHTS))} if run.config.traces.fit_weights else {}
     return {
+        **fitted,
         "original": file_hash(original),
         "generator": file_hash(generator),
         "architectures": architectures,
-        "public": split_hash(run, "public"),
+        "public": split_hash(run.data, "public"),
         "settings": settings,
         "probed": probed,
         "code": code_hashes([settings, architectures]),
@@ -140,9 +152,9 @@ def prior_artefact(run: AuditRun, name: str, generator: Path, size: int, seed: i
     return Artefact(name, inputs | platform(run))
 
 
-def split_hash(run: AuditRun, name: str) -> str:
+def split_hash(data: UnlearningDataModule, name: str) -> str:
     """Hash of the records of a split, in order."""
-    split = run.data.split(name)
+    split = data.split(name)
     digest = hashlib.sha256(f"{list(split.pixels.shape)}".encode())
     digest.update(split.pixels.contiguous().numpy().data)
     digest.update(split.labels.contiguous().numpy().data)

@@ -27,7 +27,8 @@ from retrace_pl.pipeline.search_results import (
     SearchResults,
     reconstruction_tensors,
 )
-from retrace_pl.pipeline.train_stages import GENERATOR, ORIGINAL, UNLEARNED, weights_file
+from retrace_pl.pipeline.trace_weights import fit_trace_weights
+from retrace_pl.pipeline.train_stages import GENERATOR, UNLEARNED, weights_file
 from retrace_pl.traces import TraceScorer
 
 CANDIDATES, CURVES, SEARCHES = "candidates.safetensors", "curves.json", "searches.json"
@@ -44,6 +45,7 @@ def attack(run: AuditRun) -> list[str]:
     models = SearchModels(run)
     results = SearchResults(run, run.folder.path(SCRATCH))
     shutil.rmtree(run.folder.path(SEARCH_LOG), ignore_errors=True)  # else an earlier attempt's curves mix with these
+    fitted = fit_trace_weights(run)
     calibrate_traces(run, models.scorer(UNLEARNED))
     searches, others = list(planned_searches(run)), other_attacks(run)
     complete([*_search_jobs(run, models, results, searches), *other_jobs(run, models, results, others)])
@@ -52,28 +54,29 @@ def attack(run: AuditRun) -> list[str]:
     written = _write(run, results, [*(search.label for search in searches), *baselines, *drawn])
     written += _write_findings(run, results, [other.label for other in others if other.kind == INFERENCE])
     results.discard()
-    return [*written, CALIBRATION]
+    return [*written, *fitted, CALIBRATION]
 
 
 def _search_jobs(run: AuditRun, models: SearchModels, results: SearchResults, searches: Sequence[Search]) -> list[Job]:
     """Every search as a job, which skips it where an earlier attempt or another audit has run it."""
-    weights = {
-        name: run.folder.path(weights_file(name))
-        for name in (ORIGINAL, GENERATOR, *(search.second for search in searches))
-    }
-    common = search_inputs(run, weights[ORIGINAL], weights[GENERATOR])
+    firsts, seconds = ({getattr(search, place) for search in searches} for place in ("first", "second"))
+    weights = {name: run.folder.path(weights_file(name)) for name in {GENERATOR, *firsts, *seconds}}
+    shadow = {"shadow": run.key("unlearn")} if run.config.attack.needs_shadow else {}  # the stage that trains it
+    common = {first: search_inputs(run, weights[first], weights[GENERATOR]) | shadow for first in firsts}
     jobs = []
     for search in searches:
         seed = seed_for(run.config.seed, "search", search.repeat)
-        artefact = search_artefact(common, search.label, weights[search.second], search.settings, seed)
+        second = weights[search.second]
+        artefact = search_artefact(common[search.first], search.label, second, search.settings, seed)
         job = results.job(artefact, partial(_run_search, run, models, search, seed), shared=search.second != UNLEARNED)
         jobs.append(job)
     return jobs
 
 
 def _run_search(run: AuditRun, models: SearchModels, search: Search, seed: int) -> SearchResult:
-    scorer = models.scorer(search.second)
-    context = models.context(search.second, search.label, seed, search.searcher)
+    scorer = models.scorer(search.second, search.first)
+    shadow = run.config.attack.needs_shadow
+    context = models.context(search.second, search.label, seed, search.searcher, shadow=shadow, first=search.first)
     found = run.config.attack.reconstruct(context)
     tensors = reconstruction_tensors(found)
     if search.name == AUDITED and found.pool is not None:

@@ -23,7 +23,7 @@ def code_hashes(settings: Any, known: Collection[str] = LIBRARIES) -> dict[str, 
         Dotted path of a class -> SHA-256 of the file that defines it; what such a file imports is not followed.
     """
     found = {}
-    for path in sorted(set(_class_paths(settings))):
+    for path in sorted(set(class_paths(settings))):
         package = path.partition(".")[0].replace("_", "-")
         source = None if package in known else _source_file(path)
         if source is not None:
@@ -57,7 +57,8 @@ def _source_file(path: str) -> str | None:
     return getattr(owner, "__file__", None)
 
 
-def _class_paths(settings: Any) -> Iterator[str]:
+def class_paths(settings: Any) -> Iterator[str]:
+    """Every `class_path` in plain settings, at any depth."""
     if isinstance(settings, dict):
         path = settings.get("class_path")
         if isinstance(path, str):
@@ -65,4 +66,4 @@ def _class_paths(settings: Any) -> Iterator[str]:
         settings = list(settings.values())
     if isinstance(settings, list):
         for item in settings:
-            yield from _class_paths(item)
+            yield from class_paths(item)

@@ -104,12 +104,14 @@ class TraceSettings:
         normaliser: maps each raw signal to [0, 1] before weighting.
         sign: `positive` scores a large gap as close to the deleted data; `paper_literal` is the sign as printed.
         batch_size: candidates scored in one forward pass.
+        fit_weights: fit the weights on a shadow unlearning of public records instead, and leave `weights` unused.
     """
 
     weights: TraceWeights = field(default_factory=TraceWeights)
     normaliser: Normaliser = field(default_factory=lambda: lazy_instance(FixedQuantile))
     sign: Literal["positive", "paper_literal"] = "positive"
     batch_size: int = 512
+    fit_weights: bool = False
 
 
 @dataclass
@@ -121,6 +123,8 @@ class AuditSettings:
         repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
         baseline_controls: whether every baseline and inference also runs on the matched retrain, at the same budget;
             without it none of their figures says how much better unlearning would have prevented.
+        wrong_class: class that the control `wrong_class` deletes, by index or name; unset: the retained class nearest
+            to the deleted one by index.
         bootstrap_samples: resamples behind each interval.
         level: confidence level of the intervals.
         thresholds: what an audit must meet before its numbers are read.
@@ -132,6 +136,7 @@ class AuditSettings:
     controls: list[str] = field(default_factory=lambda: ["identity", "prior", "matched_retrain", "holdout"])
     repeats: int = 3
     baseline_controls: bool = True
+    wrong_class: int | str | None = None
     bootstrap_samples: int = 2000
     level: float = 0.95
     thresholds: VerdictThresholds = field(default_factory=VerdictThresholds)

@@ -20,6 +20,7 @@ from retrace_pl.files import atomic_path
 from retrace_pl.pipeline.cache import ArtefactCache
 from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.config import STAGES, AuditConfig
+from retrace_pl.pipeline.needs import further_models, retrained_models
 from retrace_pl.pipeline.parsing import Request
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
 from retrace_pl.pipeline.training import calm_lightning
@@ -30,7 +31,7 @@ ARTEFACT_VERSION = 1
 STAGE_FUNCTIONS = {
     "pretrain": "retrace_pl.pipeline.train_stages:pretrain",
     "generator": "retrace_pl.pipeline.train_stages:generator",
-    "unlearn": "retrace_pl.pipeline.train_stages:unlearn",
+    "unlearn": "retrace_pl.pipeline.unlearn_stage:unlearn",
     "attack": "retrace_pl.pipeline.attack_stage:attack",
     "evaluate": "retrace_pl.pipeline.evaluate_stage:evaluate",
     "report": "retrace_pl.pipeline.report_stage:report",
@@ -119,8 +120,7 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     precision = {name: settings["trainer"][name] for name in ("precision", "accumulate_grad_batches")}
     pretrain = key(ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision)
     generator = key(ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision)
-    retrained = audit["repeats"] if "matched_retrain" in audit["controls"] else 0
-    unlearn = key(pretrain, part("unlearning"), retrained)
+    unlearn = key(pretrain, part("unlearning"), retrained_models(settings), *further_models(settings))
     search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
     others = {name: settings[name] for name in ("baselines", "inferences") if settings.get(name)}
     if others:

@@ -12,6 +12,8 @@ from retrace_pl.errors import InputError
 from retrace_pl.files import write_json
 from retrace_pl.pipeline.observers import search_observer
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.shadow import load_shadow
+from retrace_pl.pipeline.trace_weights import trace_weights
 from retrace_pl.pipeline.train_stages import ORIGINAL, load_classifier, load_generator
 from retrace_pl.pipeline.training import torch_device
 from retrace_pl.pipeline.witness import WitnessedPair
@@ -22,7 +24,7 @@ CALIBRATION = "calibration.json"
 
 
 class SearchModels:
-    """Generator, f+ and one fitted scorer for each second model, on the device of the search."""
+    """Generator, f+ and one fitted scorer for each pair of models, on the device of the search."""
 
     def __init__(self, run: AuditRun) -> None:
         self.run = run
@@ -30,21 +32,31 @@ class SearchModels:
         self.generator = load_generator(run).to(self.device).requires_grad_(False)
         self.original = load_classifier(run, ORIGINAL).to(self.device)
         self.public = run.data.split("public").inputs
-        self._scorers: dict[str, TraceScorer] = {}
+        self._scorers: dict[tuple[str, str], TraceScorer] = {}
         self._shadow: Shadow | None = None
 
-    def scorer(self, second: str) -> TraceScorer:
-        """The trace score of (f+, `second`), normalised on the public split."""
-        if second not in self._scorers:
-            other = self.original if second == ORIGINAL else load_classifier(self.run, second).to(self.device)
-            self._scorers[second] = make_scorer(self.run, self.original, other)
-            self._scorers[second].fit(self.public)
-        return self._scorers[second]
+    def scorer(self, second: str, first: str = ORIGINAL) -> TraceScorer:
+        """The trace score of (`first`, `second`), normalised on the public split; `first` is f+ but in controls."""
+        names = (first, second)
+        if names not in self._scorers:
+            before, after = (
+                self.original if name == ORIGINAL else load_classifier(self.run, name).to(self.device) for name in names
+            )
+            self._scorers[names] = make_scorer(self.run, before, after)
+            self._scorers[names].fit(self.public)
+        return self._scorers[names]
 
     def context(
-        self, second: str, label: str, seed: int, searcher: Searcher | None, *, shadow: bool = False
+        self,
+        second: str,
+        label: str,
+        seed: int,
+        searcher: Searcher | None,
+        *,
+        shadow: bool = False,
+        first: str = ORIGINAL,
     ) -> AttackContext:
-        """What an attack on (f+, `second`) may see.
+        """What an attack on (`first`, `second`) may see.
 
         Args:
             second: name of the model that takes f-'s place.
@@ -52,8 +64,9 @@ class SearchModels:
             seed: seed of the attack.
             searcher: who searches, for attacks without a searcher of their own.
             shadow: whether the attack learns from an unlearning of the attacker's own.
+            first: name of the model that takes f+'s place.
         """
-        scorer = self.scorer(second)
+        scorer = self.scorer(second, first)
         return AttackContext(
             pair=scorer.pair,
             scorer=scorer,
@@ -71,8 +84,6 @@ class SearchModels:
     def shadow(self) -> Shadow:
         """The attacker's own unlearning, read once."""
         if self._shadow is None:
-            from retrace_pl.pipeline.shadow import load_shadow
-
             self._shadow = load_shadow(self.run)
         return self._shadow
 
@@ -95,7 +106,7 @@ def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceS
     """The trace score of one pair, not fitted yet."""
     traces = run.config.traces
     pair = WitnessedPair(original, second, Access(run.config.access))
-    return TraceScorer(pair, traces.weights, traces.normaliser, traces.sign, traces.batch_size)
+    return TraceScorer(pair, trace_weights(run), traces.normaliser, traces.sign, traces.batch_size)
 
 
 def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:

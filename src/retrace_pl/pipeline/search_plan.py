@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from retrace_pl.audit import parse_controls
+from retrace_pl.pipeline.control_models import control_pairs
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED, retrained_name
+from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED
 from retrace_pl.searchers import Searcher
 
 AUDITED, PRIOR = "attack", "prior"
-
-SECOND_MODELS: dict[str, Callable[[int], list[str]]] = {
-    "original": lambda repeats: [ORIGINAL],
-    "retrained": lambda repeats: [retrained_name(repeat) for repeat in range(repeats)],
-}
-"""What a control calls its second model -> the models that take its place, one for each search."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +22,11 @@ class Search:
 
     Args:
         name: `attack`, the id of a control, or `rival.NAME`.
-        repeat: number of the repeat; the audited pair and the matched retrain have several.
+        repeat: number of the repeat; the audited pair and the pairs of most controls have several.
         second: name of the model that takes f-'s place.
         searcher: who searches.
         settings: the same as plain values.
+        first: name of the model that takes f+'s place; another one only in a control.
     """
 
     name: str
@@ -38,6 +34,7 @@ class Search:
     second: str
     searcher: Searcher
     settings: Any
+    first: str = ORIGINAL
 
     @property
     def label(self) -> str:
@@ -46,15 +43,14 @@ class Search:
 
 
 def planned_searches(run: AuditRun) -> Iterator[Search]:
-    """Every search of the audit, in order: repeats of the audited pair, of the matched retrain, then single ones."""
+    """Every search of the audit, in order: repeats of the audited pair, of the controls' pairs, then the rivals."""
     config, settings = run.config, run.settings
     for repeat in range(config.audit.repeats):
         yield Search(AUDITED, repeat, UNLEARNED, config.searcher, settings["searcher"])
     for control in parse_controls(config.audit.controls):
         if control.searched:
-            seconds = SECOND_MODELS[control.unlearned or ""](config.audit.repeats)
-            for repeat, second in enumerate(seconds):
-                yield Search(control.id, repeat, second, config.searcher, settings["searcher"])
+            for repeat, (first, second) in enumerate(control_pairs(run, control.id)):
+                yield Search(control.id, repeat, second, config.searcher, settings["searcher"], first)
     for name, rival, values in zip(rival_names(config.rivals), config.rivals, settings["rivals"], strict=True):
         yield Search(f"rival.{name}", 0, UNLEARNED, rival, values)
 

@@ -1,4 +1,4 @@
-"""The stages that train: f+ and the evaluator, the generator, the unlearned model and its retrained references."""
+"""The stages that train f+, the evaluator and the generator, and the trainings that the next stage is made of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import nn
 
+from retrace_pl.data import UnlearningDataModule
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefact, unlearned_artefact
@@ -72,26 +73,6 @@ def generator(run: AuditRun) -> list[str]:
     return run_trainings(run, [training])
 
 
-def unlearn(run: AuditRun) -> list[str]:
-    """Makes a copy of f+ forget, and retrains from scratch without the deleted records for the control."""
-    repeats = range(run.config.audit.repeats if "matched_retrain" in run.config.audit.controls else 0)
-    if run.config.unlearning.from_scratch:
-        unlearning = classifier_training(run, UNLEARNED, "classifier", "retain", "unlearn")
-    else:
-        seed = seed_for(run.config.seed, UNLEARNED)
-        original = run.folder.path(weights_file(ORIGINAL))
-        unlearning = Training(
-            UNLEARNED,
-            weights_file(UNLEARNED),
-            partial(unlearned_artefact, run, UNLEARNED, original, seed),
-            partial(_make_forget, run, seed),
-        )
-    retrained = [
-        classifier_training(run, retrained_name(repeat), "classifier", "retain", "unlearn") for repeat in repeats
-    ]
-    return run_trainings(run, [unlearning, *retrained])
-
-
 def _train_generator(run: AuditRun, seed: int) -> None:
     settings = run.config.generator
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
@@ -115,24 +96,64 @@ def _train_generator(run: AuditRun, seed: int) -> None:
         quiet=run.quiet,
         strategy=_adversarial_strategy(run.config),
     )
-    _store(run, GENERATOR, task.ema_generator())
+    store_model(run, GENERATOR, task.ema_generator())
 
 
-def _make_forget(run: AuditRun, seed: int) -> None:
+def unlearning_training(run: AuditRun, name: str, data: UnlearningDataModule) -> Training:
+    """A training of the audit's unlearning method on f+, for `run_trainings`; from scratch where the method is.
+
+    Every deletion has the same seed, so an audit's f- is another audit's model of the wrong class.
+
+    Args:
+        run: the audit.
+        name: name of the model.
+        data: what is retained and deleted; the audit's own data or the same rearranged.
+    """
     method = run.config.unlearning
-    run.console.print(f"unlearning with {type(method).__name__}")
-    task = UnlearningTask(load_classifier(run, ORIGINAL), method, run.data.num_classes, seed=seed)
+    if method.from_scratch:
+        split = method.from_scratch_split
+        return classifier_training(run, name, "classifier", split, "unlearn", data=data, seeded_as=UNLEARNED)
+    seed = seed_for(run.config.seed, UNLEARNED)
+    original = run.folder.path(weights_file(ORIGINAL))
+    return Training(
+        name,
+        weights_file(name),
+        partial(unlearned_artefact, run, UNLEARNED, original, seed, data=data),
+        partial(_make_forget, run, name, data, seed),
+    )
+
+
+def _make_forget(run: AuditRun, name: str, data: UnlearningDataModule, seed: int) -> None:
+    store_model(run, name, forget(run, name, load_classifier(run, ORIGINAL), data, seed))
+
+
+def forget(run: AuditRun, name: str, model: Classifier, data: UnlearningDataModule, seed: int) -> nn.Module:
+    """Makes a model forget with the audit's method, of which it takes a copy: a method may keep what it computed.
+
+    Args:
+        run: the audit.
+        name: name of the training, for its log and checkpoints.
+        model: the model before, changed in place.
+        data: what is retained and deleted.
+        seed: seed of the unlearning.
+
+    Returns:
+        The model after.
+    """
+    method = copy.deepcopy(run.config.unlearning)
+    run.console.print(f"unlearning with {type(method).__name__}: {name}")
+    task = UnlearningTask(model, method, data.num_classes, seed=seed)
     fit(
         task,
-        run.data.unlearning_view(batch_size=task.method.batch_size),
-        name=UNLEARNED,
+        data.unlearning_view(batch_size=task.method.batch_size),
+        name=name,
         key=run.key("unlearn"),
         epochs=task.method.epochs,
         run=run.folder,
         settings=run.config.trainer,
         quiet=run.quiet,
     )
-    _store(run, UNLEARNED, task.model)
+    return task.model
 
 
 def _adversarial_strategy(config: AuditConfig) -> str:
@@ -142,33 +163,68 @@ def _adversarial_strategy(config: AuditConfig) -> str:
     return "ddp_find_unused_parameters_true" if plain else chosen
 
 
-def classifier_training(run: AuditRun, name: str, section: str, split: str, stage: str) -> Training:
+def classifier_training(
+    run: AuditRun,
+    name: str,
+    section: str,
+    split: str,
+    stage: str,
+    *,
+    data: UnlearningDataModule | None = None,
+    seeded_as: str | None = None,
+) -> Training:
     """One of the audit's classifier trainings, for `run_trainings`.
 
     Args:
         run: the audit.
-        name: name of the model; its seed is derived from it.
+        name: name of the model.
         section: settings that describe it: `classifier` or `evaluator`.
         split: what it is trained on.
         stage: the stage it belongs to, whose key a checkpoint must have to be continued.
+        data: where the split is; the audit's data by default.
+        seeded_as: name that its seed is derived from; its own by default.
     """
-    seed = seed_for(run.config.seed, name)
+    seed = seed_for(run.config.seed, seeded_as or name)
     settings: ClassifierSettings = getattr(run.config, section)
     return Training(
         name,
         weights_file(name),
-        partial(classifier_artefact, run, name, section, split, seed),
-        partial(_train_classifier, run, name, settings, split, stage, seed),
+        partial(classifier_artefact, run, seeded_as or name, section, split, seed, data=data),
+        partial(_train_classifier, run, name, settings, split, stage, seed, data),
     )
 
 
 def _train_classifier(
-    run: AuditRun, name: str, settings: ClassifierSettings, split: str, stage: str, seed: int
+    run: AuditRun,
+    name: str,
+    settings: ClassifierSettings,
+    split: str,
+    stage: str,
+    seed: int,
+    data: UnlearningDataModule | None,
 ) -> None:
+    store_model(run, name, fit_classifier(run, name, settings, split, stage, seed, data or run.data))
+
+
+def fit_classifier(
+    run: AuditRun,
+    name: str,
+    settings: ClassifierSettings,
+    split: str,
+    stage: str,
+    seed: int,
+    data: UnlearningDataModule,
+) -> Classifier:
+    """Trains a fresh classifier; arguments are those of `classifier_training`.
+
+    Returns:
+        The trained model, on the device of the training.
+    """
     run.console.print(f"training {name}: {settings.epochs} epochs on the {split} split")
+    model = build_classifier(run, settings, seed)
     task = ClassifierTask(
-        build_classifier(run, settings, seed),
-        run.data.num_classes,
+        model,
+        data.num_classes,
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         label_smoothing=settings.label_smoothing,
@@ -176,7 +232,7 @@ def _train_classifier(
     )
     fit(
         task,
-        run.data.view(split, "test", batch_size=settings.batch_size, augment=settings.augment),
+        data.view(split, "test", batch_size=settings.batch_size, augment=settings.augment),
         name=name,
         key=run.key(stage),
         epochs=settings.epochs,
@@ -185,10 +241,11 @@ def _train_classifier(
         quiet=run.quiet,
         accumulate_grad_batches=run.config.trainer.accumulate_grad_batches,
     )
-    _store(run, name, task.model)
+    return model
 
 
-def _store(run: AuditRun, name: str, module: nn.Module) -> None:
+def store_model(run: AuditRun, name: str, module: nn.Module) -> None:
+    """Writes the weights of a trained model into the run folder, unless they are not finite."""
     check_finite(module, name)
     if run.is_rank_zero:
         weights = copy.deepcopy(module).cpu().state_dict()
