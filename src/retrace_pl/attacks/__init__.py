@@ -10,21 +10,29 @@ from retrace_pl.attacks.base import (
     Shadow,
     Truth,
 )
+from retrace_pl.attacks.class_inference import ClassInference
+from retrace_pl.attacks.max_diff import MaxDiff
+from retrace_pl.attacks.membership import UnlearningLeaks
 from retrace_pl.attacks.prior import prior_only
+from retrace_pl.attacks.prior_top_k import PriorTopK
 from retrace_pl.attacks.retrace import ReTrace
 from retrace_pl.attacks.selection import Selection, assemble, select_distribution, select_instance
 
 __all__ = [
     "Attack",
     "AttackContext",
+    "ClassInference",
     "Finding",
     "InferenceAttack",
+    "MaxDiff",
     "NotApplicable",
+    "PriorTopK",
     "ReTrace",
     "Reconstruction",
     "Selection",
     "Shadow",
     "Truth",
+    "UnlearningLeaks",
     "assemble",
     "prior_only",
     "select_distribution",

@@ -10,7 +10,7 @@ from retrace_pl.metrics.features import FeatureFID, FeatureKID, FeatureKL, frech
 from retrace_pl.metrics.floors import intra_class_mse, mse_floors
 from retrace_pl.metrics.labels import LabelKL
 from retrace_pl.metrics.manifold import PrecisionRecall
-from retrace_pl.metrics.membership import MembershipAUC, membership_auc
+from retrace_pl.metrics.membership import MembershipAUC, membership_auc, tpr_at_fpr
 from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, PairwiseMSE
 from retrace_pl.metrics.structure import SSIM, ssim_window
 from retrace_pl.metrics.success import SuccessRate, wilson_interval
@@ -38,5 +38,6 @@ __all__ = [
     "nearest_records",
     "pairwise_mse",
     "ssim_window",
+    "tpr_at_fpr",
     "wilson_interval",
 ]

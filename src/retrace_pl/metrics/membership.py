@@ -48,6 +48,39 @@ def membership_auc(member_scores: Scores, nonmember_scores: Scores) -> float:
     return float(wins_and_half_ties / (members.numel() * others.numel()))
 
 
+def tpr_at_fpr(member_scores: Scores, nonmember_scores: Scores, max_fpr: float = 0.01) -> float:
+    """Largest share of members above a threshold that at most ``max_fpr`` of the non-members exceed.
+
+    The measure of Carlini et al., "Membership inference attacks from first principles" (S&P 2022): how many members
+    an attack names while it hardly ever errs. With fewer than ``1 / max_fpr`` non-members, none may exceed it.
+
+    Args:
+        member_scores: Higher means "more likely a member", shape [n].
+        nonmember_scores: Shape [m].
+        max_fpr: Share of non-members, in [0, 1].
+
+    Returns:
+        In [0, 1]. NaN as soon as a score is NaN.
+
+    Raises:
+        InputError: Where either side is empty or `max_fpr` is out of range.
+    """
+    members = torch.as_tensor(member_scores).detach().flatten().double()
+    others = torch.as_tensor(nonmember_scores).detach().flatten().double()
+    if members.numel() == 0 or others.numel() == 0 or not 0 <= max_fpr <= 1:
+        raise InputError(
+            f"a true-positive rate needs members, non-members and max_fpr in [0, 1], got {members.numel()} and"
+            f" {others.numel()} scores and max_fpr={max_fpr}"
+        )
+    if bool(members.isnan().any()) or bool(others.isnan().any()):
+        return float("nan")
+    allowed = int(max_fpr * others.numel() + 1e-9)
+    if allowed >= others.numel():
+        return 1.0
+    threshold = others.sort(descending=True).values[allowed]  # scores above it: at most `allowed` non-members
+    return float((members > threshold).double().mean())
+
+
 class MembershipAUC(Metric):
     """Tie-corrected area under the ROC curve of a membership score.
 

@@ -1,0 +1,98 @@
+"""Class inference: which class was deleted?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+
+from retrace_pl.attacks.base import AttackContext, Finding, InferenceAttack, NotApplicable, Truth
+from retrace_pl.envs import random_stream
+from retrace_pl.errors import InputError
+from retrace_pl.traces import ClassEvidence, ModelPair, class_evidence, pair_probabilities
+
+__all__ = ["ClassInference"]
+
+
+class ClassInference(InferenceAttack):
+    """The deleted class is the one whose public inputs, by f+'s own labels, changed most. Black-box, no generator.
+
+    Often the first thing that leaks. For every class the mean of ||p+(x) - p-(x)||_2 over the public inputs that f+
+    assigns to it; the highest is the answer, and several classes where a clear gap separates them from the others, by
+    the rule of ``class_evidence``. Works where the public set lacks the deleted class: f+ takes a few similar inputs
+    for it, and exactly those change. A class that f+ never predicts there is reported as unknown. Classifiers only.
+
+    One query per public input; where the budget is smaller than the public set, a random subset is asked.
+
+    Args:
+        batch_size: Inputs per forward pass.
+    """
+
+    name: ClassVar[str] = "class_inference"
+
+    def __init__(self, batch_size: int = 512) -> None:
+        if batch_size < 1:
+            raise InputError(f"inference.batch_size must be at least 1, got {batch_size}")
+        self.batch_size = batch_size
+
+    def infer(self, context: AttackContext) -> Finding:
+        """Name the deleted classes, with the evidence for every class.
+
+        Returns:
+            ``answer``: ``deleted_classes``, ``clear`` (a gap sets them apart; otherwise one class is named as the best
+            guess), ``margin`` and ``gap`` (see ``ClassEvidence``), and ``per_class``, lists with one entry per class:
+            ``mean_trace`` (None where unknown) and ``counts``, besides the ``ranking`` and the ``unknown`` classes.
+
+        Raises:
+            NotApplicable: There are no public inputs, or the models are no classifiers.
+        """
+        if context.pair is None:
+            raise InputError("inference: ClassInference needs a model pair; the context has none")
+        if context.public is None or len(context.public) == 0:
+            raise NotApplicable("class inference looks at public inputs, and there are none")
+        order = torch.randperm(len(context.public), generator=random_stream(context.seed, "class_inference"))
+        asked = order[: context.budget].sort().values
+        public = context.public[asked.to(context.public.device)]
+        probabilities = pair_probabilities(context.pair, public, self.batch_size)
+        if probabilities.original.ndim != 2:
+            raise NotApplicable("class inference needs models that return one vector of class probabilities per input")
+        evidence = class_evidence(*probabilities)
+        return Finding(answer=_answer(evidence), queries=len(asked))
+
+    def judge(self, finding: Finding, pair: ModelPair, truth: Truth) -> dict[str, Any]:
+        """Compare the named classes with the deleted ones, as sets.
+
+        Returns:
+            ``correct``; where single records were deleted, the right answer is that no class stands out. ``true_rank``:
+            worst place of a deleted class in the ranking, 1 the first, so k is the best possible for k classes; None
+            where f+ never predicts one of them or no class was deleted as a whole.
+        """
+        named = set(finding.answer["deleted_classes"])
+        if not truth.deleted_classes:
+            return {"correct": not finding.answer["clear"], "true_rank": None}
+        ranking = finding.answer["per_class"]["ranking"]
+        known = all(label in ranking for label in truth.deleted_classes)
+        return {
+            "correct": named == set(truth.deleted_classes),
+            "true_rank": max(ranking.index(label) + 1 for label in truth.deleted_classes) if known else None,
+        }
+
+
+def _answer(evidence: ClassEvidence) -> dict[str, Any]:
+    return {
+        "deleted_classes": list(evidence.deleted),
+        "clear": evidence.clear,
+        "margin": _finite(evidence.margin),
+        "gap": _finite(evidence.gap),
+        "per_class": {
+            "mean_trace": [_finite(value) for value in evidence.mean_trace.tolist()],
+            "counts": evidence.counts.tolist(),
+            "ranking": list(evidence.ranking),
+            "unknown": list(evidence.unknown),
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
