@@ -37,7 +37,8 @@ def run(config: str, access: str, folder: Path, donor: Path | None, options: lis
 
 def summary(config: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """The figures of one audit that go into the table."""
-    arms = {"attack": metrics["attack"], **metrics["controls"], **metrics["rivals"]}
+    baselines = {f"baseline {name}": found for name, found in metrics["baselines"].items() if found["applicable"]}
+    arms = {"attack": metrics["attack"], **metrics["controls"], **metrics["rivals"], **baselines}
     return {
         "config": config,
         "access": metrics["setting"]["access"],

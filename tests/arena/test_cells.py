@@ -63,6 +63,8 @@ def test_only_settings_behind_the_figures_change_the_hash(tiny, tmp_path):
     )
     assert hashes("--audit", str(other_method)) == hashes()
     assert hashes("--overrides={queries: 64}")[0] != hashes("--overrides={queries: 65}")[0]
+    assert hashes("--overrides={baselines: [], inferences: []}") == hashes("--overrides={}")
+    assert hashes("--overrides={baselines: [ReTrace]}")[0] != hashes("--overrides={baselines: []}")[0]
 
 
 def test_without_forget_classes_the_audit_decides_what_is_deleted(tiny):
