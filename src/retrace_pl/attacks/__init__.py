@@ -11,19 +11,23 @@ from retrace_pl.attacks.base import (
     Truth,
 )
 from retrace_pl.attacks.class_inference import ClassInference
+from retrace_pl.attacks.label_inference import LabelInference
 from retrace_pl.attacks.max_diff import MaxDiff
 from retrace_pl.attacks.membership import UnlearningLeaks
 from retrace_pl.attacks.prior import prior_only
 from retrace_pl.attacks.prior_top_k import PriorTopK
 from retrace_pl.attacks.retrace import ReTrace
 from retrace_pl.attacks.selection import Selection, assemble, select_distribution, select_instance
+from retrace_pl.attacks.uia import UIA
 
 __all__ = [
+    "UIA",
     "Attack",
     "AttackContext",
     "ClassInference",
     "Finding",
     "InferenceAttack",
+    "LabelInference",
     "MaxDiff",
     "NotApplicable",
     "PriorTopK",
