@@ -103,6 +103,9 @@ class TraceSettings:
         weights: weights of the three signals; those above the access level are left out.
         normaliser: maps each raw signal to [0, 1] before weighting.
         sign: `positive` scores a large gap as close to the deleted data; `paper_literal` is the sign as printed.
+        signal: `gap` scores any disagreement, as in the paper; `directional` how much less f- takes a candidate for the
+            deleted class than f+ did, the class inferred from public records. It has a fixed scale: `normaliser` is
+            not used.
         batch_size: candidates scored in one forward pass.
         fit_weights: fit the weights on a shadow unlearning of public records instead, and leave `weights` unused.
     """
@@ -110,8 +113,13 @@ class TraceSettings:
     weights: TraceWeights = field(default_factory=TraceWeights)
     normaliser: Normaliser = field(default_factory=lambda: lazy_instance(FixedQuantile))
     sign: Literal["positive", "paper_literal"] = "positive"
+    signal: Literal["gap", "directional"] = "gap"
     batch_size: int = 512
     fit_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.signal == "directional" and self.sign != "positive":
+            raise InputError("traces.sign: a directional score has its own sign; drop traces.sign or set signal=gap")
 
 
 @dataclass

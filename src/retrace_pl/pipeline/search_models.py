@@ -12,6 +12,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.files import write_json
 from retrace_pl.pipeline.observers import search_observer
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.scoring import build_scorer, describe_scorer
 from retrace_pl.pipeline.shadow import load_shadow
 from retrace_pl.pipeline.trace_weights import trace_weights
 from retrace_pl.pipeline.train_stages import ORIGINAL, load_classifier, load_generator
@@ -104,9 +105,8 @@ def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor]
 
 def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceScorer:
     """The trace score of one pair, not fitted yet."""
-    traces = run.config.traces
     pair = WitnessedPair(original, second, Access(run.config.access))
-    return TraceScorer(pair, trace_weights(run), traces.normaliser, traces.sign, traces.batch_size)
+    return build_scorer(run.config.traces, pair, trace_weights(run), run.data.deletion)
 
 
 def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:
@@ -129,5 +129,5 @@ def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:
     calibration = calibrate(scorer, positives, negatives)
     write_json(run.folder.path(CALIBRATION), calibration.to_dict())
     values = ", ".join(f"{name} {value:.3f}" for name, value in calibration.auroc.items())
-    run.console.print(f"trace calibration, AUROC: {values}")
+    run.console.print(f"trace ({describe_scorer(scorer, run.data.classes)}) calibration, AUROC: {values}")
     return calibration

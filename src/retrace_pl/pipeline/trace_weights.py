@@ -7,8 +7,9 @@ import torch
 from retrace_pl.files import read_json, write_json
 from retrace_pl.pipeline.artefacts import TRACE_WEIGHTS
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.scoring import build_scorer
 from retrace_pl.pipeline.shadow import load_shadow
-from retrace_pl.traces import TraceScorer, TraceWeights, fit_weights
+from retrace_pl.traces import TraceWeights, fit_weights
 
 
 def fit_trace_weights(run: AuditRun) -> list[str]:
@@ -24,7 +25,7 @@ def fit_trace_weights(run: AuditRun) -> list[str]:
     if not traces.fit_weights:
         return []
     shadow = load_shadow(run)
-    scorer = TraceScorer(shadow.pair, TraceWeights(), traces.normaliser, traces.sign, traces.batch_size)
+    scorer = build_scorer(traces, shadow.pair, TraceWeights(), run.data.deletion)
     kept = torch.cat([shadow.retained, shadow.unseen_retained])
     gone = shadow.deleted if run.data.deletion == "records" else torch.cat([shadow.deleted, shadow.unseen])
     if run.data.deletion == "records":

@@ -1,0 +1,40 @@
+"""The trace score that an audit's settings ask for."""
+
+from __future__ import annotations
+
+from retrace_pl.pipeline.config import TraceSettings
+from retrace_pl.traces import DirectionalScorer, ModelPair, TraceScorer, TraceWeights
+from retrace_pl.traces.directional import Deletion
+
+
+def build_scorer(settings: TraceSettings, pair: ModelPair, weights: TraceWeights, deletion: Deletion) -> TraceScorer:
+    """The score of one pair, not fitted yet.
+
+    Args:
+        settings: signal, normaliser, sign and batch size.
+        pair: the two models.
+        weights: weights of the signals; as in the settings, or fitted.
+        deletion: what kind of deletion the auditor was told of: whole classes or single records. Which ones, a
+            directional score infers.
+    """
+    if settings.signal == "directional":
+        return DirectionalScorer(pair, weights, deletion, batch_size=settings.batch_size)
+    return TraceScorer(pair, weights, settings.normaliser, settings.sign, settings.batch_size)
+
+
+def describe_scorer(scorer: TraceScorer, names: tuple[str, ...] = ()) -> str:
+    """What a fitted score measures, in words.
+
+    Args:
+        scorer: the fitted scorer.
+        names: names of the classes; their numbers are shown where there is none.
+    """
+    if not isinstance(scorer, DirectionalScorer):
+        return scorer.signal
+    if scorer.deletion == "records":
+        return f"{scorer.signal}, towards the original model's own labels"
+    if not scorer.classes:
+        return f"{scorer.signal}, no class stands out"
+    shown = ", ".join(names[label] if label < len(names) else str(label) for label in scorer.classes)
+    doubt = "" if scorer.evidence is None or scorer.evidence.clear else ", not clearly"
+    return f"{scorer.signal}, inferred {shown}{doubt}"
