@@ -10,7 +10,7 @@ from retrace_pl.envs import LatentSettings, LatentVectorEnv
 from retrace_pl.envs.toys import toy_core
 from retrace_pl.errors import InputError
 from retrace_pl.searchers import SB3Searcher, resolve_algorithm
-from retrace_pl.searchers.sb3 import kl_to_prior
+from retrace_pl.searchers.training_log import kl_to_prior
 
 
 class Scalars:

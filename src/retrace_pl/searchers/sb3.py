@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -17,13 +17,15 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from torch import Tensor
+from stable_baselines3.common.utils import explained_variance
 
 from retrace_pl.envs import LatentCore
 from retrace_pl.envs.sb3 import LatentVecEnv
 from retrace_pl.errors import InputError
 from retrace_pl.searchers.base import PolicyState, Searcher, SearchObserver
+from retrace_pl.searchers.ppo_update import PPORules, Rollout, ppo_update
 from retrace_pl.searchers.randomness import isolated_global_random
+from retrace_pl.searchers.training_log import kl_to_prior, training_scalars
 
 __all__ = ["SB3Searcher", "resolve_algorithm"]
 
@@ -205,10 +207,11 @@ class SB3Searcher(Searcher):
                 std = np.full(core.latent_dim, 0.3 if self.exploration_std is None else self.exploration_std)
                 settings["action_noise"] = NormalActionNoise(np.zeros(core.latent_dim), std)
         env = LatentVecEnv(core, self.num_envs)
+        algorithm, policy_kwargs = self.algorithm, self.policy_kwargs
+        if algorithm is PPO:  # the library's own epsilon, and one fused step for the many small parameters
+            algorithm, policy_kwargs = _LeanPPO, policy_kwargs | {"optimizer_kwargs": {"eps": 1e-5, "fused": True}}
         try:
-            model = self.algorithm(
-                "MlpPolicy", env, seed=seed, device=self.device, policy_kwargs=self.policy_kwargs, **settings
-            )
+            model = algorithm("MlpPolicy", env, seed=seed, device=self.device, policy_kwargs=policy_kwargs, **settings)
         except (AssertionError, ValueError, TypeError) as error:
             raise InputError(f"searcher: {self.algorithm.__name__} refuses these settings: {error}") from error
         model.set_logger(Logger(folder=None, output_formats=[]))
@@ -236,6 +239,36 @@ class SB3Searcher(Searcher):
         return weights, settings | self._latent
 
 
+class _LeanPPO(PPO):
+    """PPO whose update is :func:`ppo_update`, wherever that covers the settings."""
+
+    def train(self) -> None:
+        """Update the policy on the rollout that was collected."""
+        policy: Any = self.policy
+        plain = type(policy.action_dist) is DiagGaussianDistribution and type(policy.optimizer) is torch.optim.Adam
+        if not plain or self.target_kl is not None or self.clip_range_vf is not None:
+            super().train()
+            return
+        policy.set_training_mode(True)
+        self._update_learning_rate(policy.optimizer)
+        rules = PPORules(
+            n_epochs=self.n_epochs,
+            batch_size=self.batch_size,
+            clip_range=self.clip_range(self._current_progress_remaining),  # type: ignore[operator]
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            normalize_advantage=self.normalize_advantage,
+        )
+        buffer = self.rollout_buffer
+        scalars = ppo_update(policy, policy.optimizer, Rollout.from_buffer(buffer, self.device), rules)
+        self._n_updates += self.n_epochs
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        further = {"explained_variance": float(explained), "std": float(policy.log_std.detach().exp().mean())}
+        for name, value in {**scalars, **further, "clip_range": rules.clip_range, "n_updates": self._n_updates}.items():
+            self.logger.record(f"train/{name}", value)
+
+
 class _Watch(BaseCallback):
     """Reports rewards, scores, KL to the prior and SB3's own numbers after rollouts, at most 200 times a search."""
 
@@ -260,42 +293,3 @@ class _Watch(BaseCallback):
         if kl is not None:
             scalars["kl/prior"] = kl
         self._observer.on_update(self._core.queries, self._core.pool, scalars)
-
-
-def training_scalars(model: BaseAlgorithm) -> dict[str, float]:
-    """SB3's numbers of the last update (``train/approx_kl``, ``train/clip_fraction``, ``train/value_loss``, ...)."""
-    values = model.logger.name_to_value
-    return {name: float(value) for name, value in values.items() if name.startswith("train/")}
-
-
-def kl_to_prior(model: BaseAlgorithm, core: LatentCore, limit: int = 256) -> float | None:
-    """KL divergence from the policy's latents, before projection, to ``N(0, I)``, averaged over current latents.
-
-    Closed form for Gaussian policies (clipping of actions is ignored), a sample estimate for squashed ones, ``None``
-    for deterministic ones.
-    """
-    current = core.current[:limit]
-    offset, gain = core.settings.affine(current)
-    policy: Any = model.policy
-    with torch.no_grad():
-        observation = policy.obs_to_tensor(current.cpu().numpy())[0]
-        if hasattr(policy, "get_distribution"):
-            distribution = policy.get_distribution(observation)
-            if not isinstance(distribution, DiagGaussianDistribution):
-                return None
-            normal = distribution.distribution
-            mean, std = offset + gain * normal.mean.to(offset.device), gain * normal.stddev.to(offset.device)
-            return float(0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(1).mean())
-        if hasattr(policy, "actor") and hasattr(policy.actor, "action_log_prob"):
-            action, log_probability = policy.actor.action_log_prob(observation)
-            return float(
-                (
-                    log_probability.flatten() - core.latent_dim * math.log(gain) - _log_normal(offset, gain, action)
-                ).mean()
-            )
-    return None
-
-
-def _log_normal(offset: Tensor, gain: float, action: Tensor) -> Tensor:
-    raw = offset.to(action.device) + gain * action
-    return -0.5 * (raw.square().sum(1) + raw.shape[1] * math.log(2 * math.pi))
