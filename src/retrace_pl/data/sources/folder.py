@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from retrace_pl.data.paths import existing_folder, one_line
+from retrace_pl.data.pixels import RawImages
 from retrace_pl.data.sources.base import ImageSource, SourceImages
 from retrace_pl.errors import InputError
 
@@ -47,6 +48,15 @@ class ImageFolderSource(ImageSource):
             return SourceImages(train=_FolderImages(root, classes), test=None, classes=tuple(classes))
         test = _FolderImages(root / "test", classes) if (root / "test").is_dir() else None
         return SourceImages(train=_FolderImages(root / "train", classes), test=test, classes=tuple(classes))
+
+
+def unlabelled_images(folder: Path) -> RawImages:
+    """The images of a folder without classes, and of the folders in it, in alphabetical order; all labels are 0.
+
+    Raises:
+        InputError: If it holds no images.
+    """
+    return _FolderImages(folder, ["."])
 
 
 class _FolderImages:

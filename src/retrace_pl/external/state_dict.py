@@ -1,0 +1,173 @@
+"""Weights as safetensors, together with the class that they belong to."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from retrace_pl.data.paths import one_line
+from retrace_pl.errors import InputError
+from retrace_pl.external.adapters import ImageInput
+from retrace_pl.models import ImageClassifier
+from retrace_pl.pipeline.parsing import config_folders, read_mapping
+
+__all__ = ["ModelClass", "import_named", "read_state_dict"]
+
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DistributedDataParallel and torch.compile put before a name
+
+
+class ModelClass:
+    """The architecture that weights belong to.
+
+    Args:
+        name: Dotted path of an `nn.Module` class, a YAML file with ``class_path`` and ``init_args``, or the bare name
+            of a packaged one such as ``small_cnn``.
+        arguments: Arguments of the class; they go before those of a YAML file.
+        classes: Number of classes, for classes of this package; None: read from the weights.
+        channels: Channels of the images, likewise.
+
+    Raises:
+        InputError: There is no such class, or it is none of a network.
+    """
+
+    def __init__(
+        self, name: str, arguments: Mapping[str, Any] | None = None, *, classes: int | None, channels: int | None
+    ) -> None:
+        path, stored = _class_path(name)
+        found = import_named(path, "--model-class")
+        if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+            raise InputError(f"--model-class: {path} is no torch.nn.Module class")
+        self.path = path
+        self.kind: type[nn.Module] = found
+        self.arguments = {**stored, **(arguments or {})}
+        self.classes = classes
+        self.channels = channels
+
+    def build(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """A network of this class, not loaded yet.
+
+        Args:
+            weights: For classes of this package: they tell the number of classes and channels.
+
+        Raises:
+            InputError: The class refuses the arguments.
+        """
+        arguments = dict(self.arguments)
+        if issubclass(self.kind, ImageClassifier):
+            arguments.setdefault("num_classes", self.classes or _rows(weights.get("head.weight")))
+            arguments.setdefault("in_channels", self.channels or _input_channels(weights))
+        try:
+            return self.kind(**arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"--model-args: {self.path} refuses {arguments}: {one_line(error)}") from error
+
+
+def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Module, ImageInput]:
+    """Builds a network and loads its weights from a safetensors file.
+
+    Args:
+        path: The file.
+        option: The command-line option that named it, for messages.
+        kind: The architecture.
+
+    Returns:
+        The network on the CPU, in eval mode, and the images it takes, as far as its class tells.
+
+    Raises:
+        InputError: The file is damaged, or its weights are those of another architecture.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            weights = {_WRAPPERS.sub("", name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{option}: {path} cannot be read: {one_line(error)}") from error
+    model = kind.build(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{option}: {path} does not hold the weights of {kind.path}; check --model-class and --model-args "
+            f"({one_line(error)})"
+        ) from error
+    images = ImageInput()
+    if isinstance(model, ImageClassifier):  # it standardises by itself
+        images = ImageInput(channels=model.in_channels, mean=(0.0,), std=(1.0,), input_range=(0.0, 1.0))
+    return model.eval(), images
+
+
+def import_named(path: str, option: str) -> Any:
+    """The object behind a dotted path; modules of the working folder are found too, those installed go first.
+
+    Raises:
+        InputError: There is none, or its module cannot be imported.
+    """
+    module, _, name = path.replace(":", ".").rpartition(".")
+    if not module or not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise InputError(f"{option}: {path} is no dotted name such as my_package.MyNet")
+    try:
+        with _working_folder_importable():
+            owner = importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{option}: {module} cannot be imported: {error}") from error
+    except Exception as error:
+        raise InputError(f"{option}: importing {module} fails: {one_line(error)}") from error
+    if not hasattr(owner, name):
+        raise InputError(f"{option}: {module} has no {name}")
+    return getattr(owner, name)
+
+
+@contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    """The console command, unlike ``python -m``, does not look for modules in the working folder."""
+    folder = str(Path.cwd())
+    added = folder not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(folder)
+
+
+def _class_path(name: str) -> tuple[str, dict[str, Any]]:
+    """Dotted path and arguments behind a packaged name, a YAML file or a dotted path itself."""
+    packaged = {file.stem: file for folder in reversed(config_folders()) for file in (folder / "model").glob("*.yaml")}
+    path = packaged.get(name) or (Path(name) if name.endswith((".yaml", ".yml")) else None)
+    if path is None:
+        if "." not in name:
+            known = ", ".join(sorted(packaged))
+            raise InputError(f"--model-class: {name} is no dotted name and no packaged model; packaged are: {known}")
+        return name, {}
+    settings = read_mapping(path, "--model-class")
+    if not isinstance(settings.get("class_path"), str):
+        raise InputError(f"--model-class: {path} has no class_path")
+    return settings["class_path"], dict(settings.get("init_args") or {})
+
+
+def _rows(weight: Tensor | None) -> int:
+    if weight is None or weight.ndim != 2:
+        raise InputError("--classes: the weights do not tell the number of classes; give it")
+    return len(weight)
+
+
+def _input_channels(weights: Mapping[str, Tensor]) -> int:
+    """Input channels of the first convolution."""
+    first = next((weight for weight in weights.values() if weight.ndim == 4), None)
+    mean = weights.get("mean")
+    if mean is not None and mean.ndim == 4:
+        return mean.shape[1]
+    if first is None:
+        raise InputError("--channels: the weights do not tell the channels of the images; give them")
+    return first.shape[1]
