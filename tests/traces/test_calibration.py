@@ -50,7 +50,9 @@ def test_tpr_admits_one_percent_of_the_negatives():
     negatives = torch.full((200, 1), 0.6)
     negatives[:2] = 0.9
     positives = torch.tensor([[0.8], [0.7], [0.6], [0.9]])
-    assert calibrate(fitted(), positives, negatives).tpr_at_1pct_fpr == 0.75
+    result = calibrate(fitted(), positives, negatives)
+    assert result.tpr_at_1pct_fpr == 0.75
+    assert result.tpr_by_signal == {"prediction": 0.75, "loss": 0.75}
     negatives[2] = 0.9
     assert calibrate(fitted(), positives, negatives).tpr_at_1pct_fpr == 0.0
 
@@ -100,6 +102,7 @@ def test_result_is_plain_json():
     assert stored == {
         "auroc": {"prediction": 1.0, "loss": None, "gradient": None, "score": 1.0},
         "tpr_at_1pct_fpr": 1.0,
+        "tpr_by_signal": {"prediction": 1.0, "loss": None, "gradient": None},
         "tiny_gradient_fraction": None,
         "positives": 1,
         "negatives": 1,

@@ -8,25 +8,27 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from retrace_pl.audit import decide, not_finite
 from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.models import Classifier
+from retrace_pl.pipeline.artefacts import TRACE_WEIGHTS
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
+from retrace_pl.pipeline.control_models import inapplicable_controls
+from retrace_pl.pipeline.evidence import gather_evidence
 from retrace_pl.pipeline.judge import Judge
+from retrace_pl.pipeline.judge_controls import control_leakage, judged_controls
 from retrace_pl.pipeline.judge_others import judged_baselines, judged_inferences
+from retrace_pl.pipeline.needs import needs_shadow
 from retrace_pl.pipeline.other_attacks import BASELINE
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.search_models import CALIBRATION, make_scorer
+from retrace_pl.pipeline.search_models import CALIBRATION
 from retrace_pl.pipeline.search_plan import AUDITED
+from retrace_pl.pipeline.shadow import describe_shadow
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, UNLEARNED, load_classifier, retrained_name
 from retrace_pl.tasks import reconstruction_floors, unlearning_quality
 
 METRICS, EVALUATION = "metrics.json", "evaluation.safetensors"
-SHOWN_TRACES = 2000
 PACKAGES = (
     "retrace_pl",
     "torch",
@@ -44,19 +46,14 @@ def evaluate(run: AuditRun) -> list[str]:
     """Judges every reconstruction with the independent evaluator and decides the verdict."""
     judge = Judge(run)
     searches = read_json(run.folder.path(SEARCHES))
-    names = [name for name in _names(searches.values()) if not name.startswith(f"{BASELINE}.")]
+    applied = [search for search in searches.values() if search.get("applicable", True)]
+    names = [name for name in _names(applied) if not name.startswith(f"{BASELINE}.")]
     judged = {
         name: judge.summary([label for label, search in searches.items() if search["name"] == name]) for name in names
     }
     if AUDITED not in judged:
         raise RunError(f"{run.folder.path(CANDIDATES)} holds no attack; run `retrace attack` again")
-    controls: dict[str, Any] = {
-        name: judged[name] for name in ("prior", "matched_retrain", "identity") if name in judged
-    }
-    if "identity" in controls:
-        controls["identity"] |= {key: searches["identity-0"][key] for key in ("max_trace", "score_spread")}
-    if "holdout" in run.config.audit.controls and judge.holdout is not None:
-        controls["holdout"] = judge.summary(judge.labels(AUDITED), against=judge.holdout)
+    evidence = gather_evidence(run, judge)
     audited = judged[AUDITED]
     audited["score_spread"] = max(searches[label]["score_spread"] for label in judge.labels(AUDITED))
     quality = _quality(run, judge)
@@ -65,19 +62,24 @@ def evaluate(run: AuditRun) -> list[str]:
         "name": run.config.name,
         "setting": _setting(run, searches[f"{AUDITED}-0"]["signals"]),
         "splits": run.data.class_counts(),
+        "classes": list(run.data.classes),
         "dropped_copies": run.data.dropped_copies,
         "models": {name: {"test_acc": values["test_acc"]} for name, values in quality.items()},
         "unlearning": quality[UNLEARNED],
         "original": quality[ORIGINAL],
         "retrained": quality.get("retrained"),
-        "calibration": read_json(run.folder.path(CALIBRATION)),
+        "calibration": read_json(run.folder.path(CALIBRATION)) | evidence.calibration,
         "attack": audited,
-        "controls": controls,
-        "rivals": {name.removeprefix("rival."): judged[name] for name in names if name.startswith("rival.")},
+        "controls": judged_controls(run, judge, judged, searches),
+        "inapplicable_controls": inapplicable_controls(run),
+        "significance": evidence.significance,
+        "shadow": describe_shadow(run) if needs_shadow(run.settings) else None,
+        "trace_weights": read_json(run.folder.path(TRACE_WEIGHTS)) if run.config.traces.fit_weights else None,
+        "rivals": _rivals(searches, judged),
         "baselines": judged_baselines(run, judge, searches),
         "inferences": judged_inferences(run, judge),
         "floors": reconstruction_floors(judge.deleted, judge.evaluator),
-        "leakage": judge.leakage(),
+        "leakage": judge.leakage() | control_leakage(run, judge),
         "budget": {
             "queries": run.config.queries,
             "repeats": run.config.audit.repeats,
@@ -96,19 +98,28 @@ def evaluate(run: AuditRun) -> list[str]:
     metrics["thresholds"] = asdict(run.config.audit.thresholds)
     metrics["not_finite"] = not_finite(metrics)
     verdict = decide(metrics)
-    metrics = {"schema": 1, "verdict": str(verdict.status), "verdict_reason": verdict.reason, **metrics}
+    words = {"verdict": str(verdict.status), "verdict_reason": verdict.reason}
+    metrics = {"schema": 1, **words, "verdict_kinds": [str(kind) for kind in verdict.kinds], **metrics}
     metrics["checks"] = [
         {"name": check.name, "value": check.value, "threshold": check.threshold, "passed": check.passed}
         for check in verdict.checks
     ]
-    shown = _names(search for search in searches.values() if search.get("applicable", True))
-    write_tensors(run.folder.path(EVALUATION), {**judge.pictures(shown), **_traces(run, judge)})
+    write_tensors(run.folder.path(EVALUATION), {**judge.pictures(_names(applied)), **evidence.tensors})
     write_json(run.folder.path(METRICS), metrics)
     return [METRICS, EVALUATION]
 
 
 def _names(searches: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(search["name"] for search in searches))
+
+
+def _rivals(searches: dict[str, dict[str, Any]], judged: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of every rival, or why it does not apply."""
+    return {
+        search["name"].removeprefix("rival."): judged.get(search["name"], {**search, "applicable": False})
+        for search in searches.values()
+        if search["name"].startswith("rival.")
+    }
 
 
 def _quality(run: AuditRun, judge: Judge) -> dict[str, dict[str, float]]:
@@ -120,24 +131,6 @@ def _quality(run: AuditRun, judge: Judge) -> dict[str, dict[str, float]]:
     if "matched_retrain" in run.config.audit.controls:
         models["retrained"] = load_classifier(run, retrained_name(0))
     return {name: unlearning_quality(model, run.data, device=judge.device) for name, model in models.items()}
-
-
-def _traces(run: AuditRun, judge: Judge) -> dict[str, Tensor]:
-    """Signals and score on deleted, retained and unseen records, for the report's histograms."""
-    scorer = make_scorer(run, judge.original, load_classifier(run, UNLEARNED).to(judge.device))
-    scorer.fit(run.data.split("public").inputs)
-    heldout = judge.deleted.heldout_inputs
-    groups = {
-        "forget": run.data.split("forget").inputs,
-        "retain": run.data.split("retain").inputs,
-        "unseen": heldout if heldout is not None and len(heldout) else run.data.split("test").inputs,
-    }
-    found: dict[str, Tensor] = {}
-    for group, inputs in groups.items():
-        keep = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:SHOWN_TRACES]
-        scores = scorer(inputs[keep], scorer.pair.access.signals)
-        found |= {f"traces.{group}.{name}": value for name, value in scores._asdict().items() if value is not None}
-    return found
 
 
 def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:
@@ -156,6 +149,7 @@ def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:
         "classifier": run.settings["classifier"]["model"]["class_path"].rpartition(".")[2],
         "normaliser": type(config.traces.normaliser).__name__,
         "sign": config.traces.sign,
+        "signal": config.traces.signal,
         "signals": signals,
         "tau": config.latent.tau,
     }

@@ -76,9 +76,9 @@ class Judge:
 
     def leakage(self) -> dict[str, Any]:
         """Excess, avoidable and record leakage; one whose control did not run is None."""
-        audit, settings = self.run.config.audit, self._bootstrap()
+        audit, settings = self.run.config.audit, self.bootstrap_settings()
         found = {
-            name: [self._outcomes(label) for label in self.labels(name)] for name in (AUDITED, PRIOR, "matched_retrain")
+            name: [self.outcomes(label) for label in self.labels(name)] for name in (AUDITED, PRIOR, "matched_retrain")
         }
         result: dict[str, Any] = {"excess": None, "avoidable": None, "record": None}
         if found[PRIOR]:
@@ -104,17 +104,18 @@ class Judge:
             controls: the controls of its own that ran; `matched_retrain` counts.
             name: name of the search, which those of its controls continue.
         """
-        settings = self._bootstrap()
-        found, prior = [self._outcomes(label)], [self._outcomes(draw) for draw in self.labels(PRIOR)]
+        settings = self.bootstrap_settings()
+        found, prior = [self.outcomes(label)], [self.outcomes(draw) for draw in self.labels(PRIOR)]
         result: dict[str, Any] = {"excess": None, "avoidable": None}
         if prior:
             result["excess"] = excess_leakage(found, prior, **settings).as_dict()
         if "matched_retrain" in controls:
-            retrain = [self._outcomes(f"{name}.matched_retrain-0")]
+            retrain = [self.outcomes(f"{name}.matched_retrain-0")]
             result["avoidable"] = avoidable_leakage(found, retrain, **settings).as_dict()
         return result
 
-    def _bootstrap(self) -> dict[str, Any]:
+    def bootstrap_settings(self) -> dict[str, Any]:
+        """Arguments of every leakage function of `retrace_pl.audit`."""
         audit = self.run.config.audit
         return {
             "resamples": audit.bootstrap_samples,
@@ -132,13 +133,17 @@ class Judge:
         return "mse" if self.deleted.success_mse is None else "sr_mse"
 
     @torch.no_grad()
-    def _outcomes(self, label: str) -> Any:
+    def predicted(self, label: str) -> Tensor:
+        """Class that the evaluator gives every candidate of a search, int64 [k]."""
+        parts = torch.split(self.candidates[f"{label}/inputs"], 256)
+        return torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in parts]).cpu()
+
+    @torch.no_grad()
+    def outcomes(self, label: str) -> Any:
         """Outcome of every candidate of a search [k]: a boolean, or the distance to its nearest deleted record."""
-        inputs = self.candidates[f"{label}/inputs"]
         if self.deleted.class_based:
-            parts = torch.split(inputs, 256)
-            predicted = torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in parts])
-            return self.deleted.is_target(predicted).cpu().numpy()
+            return self.deleted.is_target(self.predicted(label)).numpy()
+        inputs = self.candidates[f"{label}/inputs"]
         nearest = nearest_records(inputs, self.deleted.records).mse
         threshold = self.deleted.success_mse
         return (nearest if threshold is None else nearest <= threshold).cpu().numpy()
@@ -153,7 +158,7 @@ class Judge:
             shown[f"{public}.nearest"] = self._nearest(shown[f"{public}.distribution"])
             shown[f"{public}.instance_nearest"] = self._nearest(shown[f"{public}.instance"])
             if self.outcome != "mse":
-                shown[f"{public}.success"] = torch.from_numpy(self._outcomes(label)).float()
+                shown[f"{public}.success"] = torch.from_numpy(self.outcomes(label)).float()
             scores, _ = self._scores(label)
             if scores is not None:
                 shown[f"{public}.scores"] = scores

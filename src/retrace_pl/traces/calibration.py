@@ -25,6 +25,7 @@ class Calibration:
         auroc: Area under the ROC curve, ties counted half, in [0, 1]: per signal that the access level allows (raw
             differences) and, as `score`, of the score with its sign. 0.5 is chance.
         tpr_at_1pct_fpr: Share of positives whose score exceeds that of all but at most 1 % of the negatives.
+        tpr_by_signal: The same for each signal.
         tiny_gradient_fraction: Share of inputs for which either model's input gradient is shorter than 1e-8, where
             the gradient signal says little; None without white-box access.
         positives: Number of inputs that resemble the deleted data.
@@ -33,6 +34,7 @@ class Calibration:
 
     auroc: dict[str, float]
     tpr_at_1pct_fpr: float
+    tpr_by_signal: dict[str, float]
     tiny_gradient_fraction: float | None
     positives: int
     negatives: int
@@ -42,6 +44,7 @@ class Calibration:
         return {
             "auroc": {name: self.auroc.get(name) for name in (*SIGNALS, "score")},
             "tpr_at_1pct_fpr": self.tpr_at_1pct_fpr,
+            "tpr_by_signal": {name: self.tpr_by_signal.get(name) for name in SIGNALS},
             "tiny_gradient_fraction": self.tiny_gradient_fraction,
             "positives": self.positives,
             "negatives": self.negatives,
@@ -90,6 +93,7 @@ def calibrate(scorer: TraceScorer, positives: Any, negatives: Any) -> Calibratio
     return Calibration(
         auroc=auroc,
         tpr_at_1pct_fpr=_tpr_at(truth, arrays["score"], 0.01),
+        tpr_by_signal={name: _tpr_at(truth, array, 0.01) for name, array in arrays.items() if name != "score"},
         tiny_gradient_fraction=None if tiny is None else float(tiny.float().mean()),
         positives=n_positives,
         negatives=count - n_positives,

@@ -1,0 +1,154 @@
+"""What the trace says about known inputs, and how surprising its scores are: groups, reliability and p-values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrace_pl.audit import FDR, Significance, pair_p_value, significance
+from retrace_pl.data.synthetic import mixup, uniform_noise
+from retrace_pl.pipeline.control_models import control_pairs
+from retrace_pl.pipeline.judge import Judge
+from retrace_pl.pipeline.run_folder import seed_for
+from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.search_models import SearchModels
+from retrace_pl.pipeline.search_plan import AUDITED
+from retrace_pl.pipeline.train_stages import UNLEARNED
+from retrace_pl.traces import joint_scores, reliability, score_groups
+
+SHOWN_TRACES = 2000
+"""Inputs of a group that are scored, at most."""
+
+SYNTHETIC = 500
+"""Inputs of noise, and mixtures."""
+
+
+@dataclass
+class Evidence:
+    """Facts for `metrics.json` and tensors for `evaluation.safetensors`.
+
+    Args:
+        calibration: further facts about the calibration of the score.
+        significance: how surprising the candidates' scores are; None without the null control.
+        tensors: signals and scores by group, p- and q-values of the first repeat's candidates.
+    """
+
+    calibration: dict[str, Any]
+    significance: dict[str, Any] | None
+    tensors: dict[str, Tensor]
+
+
+def gather_evidence(run: AuditRun, judge: Judge) -> Evidence:
+    """Scores known inputs with the audited pair, and the candidates of null pairs with theirs.
+
+    Args:
+        run: the audit.
+        judge: the evaluation-only data and the candidates.
+    """
+    models = SearchModels(run)
+    calibration, tensors = _groups(run, judge, models)
+    facts, values = _significance(run, judge, models)
+    return Evidence(calibration, facts, tensors | values)
+
+
+def _groups(run: AuditRun, judge: Judge, models: SearchModels) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    groups = _inputs(run, judge)
+    scorer = models.scorer(UNLEARNED)
+    sizes = [len(inputs) for inputs in groups.values()]
+    scored = scorer(torch.cat(list(groups.values())), scorer.pair.access.signals)
+    tensors: dict[str, Tensor] = {}
+    for signal, values in scored._asdict().items():
+        if values is not None:
+            parts = torch.split(values.cpu(), sizes)
+            tensors |= {f"traces.{group}.{signal}": part.clone() for group, part in zip(groups, parts, strict=True)}
+    scores = {group: tensors[f"traces.{group}.score"].numpy() for group in groups}
+    positive = ("forget", "unseen") if run.data.deletion == "class" else ("forget",)
+    negative = [group for group in ("retain", "public", "unseen") if group in scores and group not in positive]
+    curve = reliability(
+        np.concatenate([scores[group] for group in positive if group in scores]),
+        np.concatenate([scores[group] for group in negative]),
+        level=run.config.audit.level,
+        seed=seed_for(run.config.seed, "reliability"),
+    )
+    facts = {"groups": score_groups(scores), "reliability": curve.as_dict()}
+    facts["reliability"] |= {"positive_groups": list(positive), "negative_groups": negative}
+    return facts, tensors
+
+
+def _inputs(run: AuditRun, judge: Judge) -> dict[str, Tensor]:
+    """Deleted, retained, unseen (of the deleted kind), public (of the retained kind), noise and mixed inputs."""
+    public, heldout = run.data.split("public"), judge.deleted.heldout_inputs
+    kept = public.inputs
+    if run.data.deletion == "class":
+        kept = kept[~torch.isin(public.labels, torch.tensor(run.data.deleted_classes))]
+    groups = {
+        "forget": run.data.split("forget").inputs,
+        "retain": run.data.split("retain").inputs,
+        "unseen": heldout if heldout is not None and len(heldout) else run.data.split("test").inputs,
+        "public": kept,
+    }
+    groups = {name: inputs[_some(len(inputs))] for name, inputs in groups.items()}
+    if kept.is_floating_point():
+        groups["noise"] = uniform_noise(kept, SYNTHETIC, seed_for(run.config.seed, "noise"))
+        groups["mixup"] = mixup(kept, SYNTHETIC, seed_for(run.config.seed, "mixup"))
+    return groups
+
+
+def _some(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SHOWN_TRACES]
+
+
+def _significance(run: AuditRun, judge: Judge, models: SearchModels) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """P-values of the selected candidates against those that the null pairs' searches selected.
+
+    Every candidate keeps the raw differences of the pair it was found on; all of them are then brought to the audited
+    pair's scale. Rivals and other attacks choose their candidates in another way, so they have no p-values.
+    """
+    null = [(label, models.scorer(second)) for label, second in _null_searches(run)]
+    if not null:
+        return None, {}
+    audited = models.scorer(UNLEARNED)
+    labels = judge.labels(AUDITED)
+    parts = [(audited, judge.candidates[_inputs_of(label)]) for label in labels]
+    parts += [(scorer, judge.candidates[_inputs_of(label)]) for label, scorer in null]
+    scores = [part.double().numpy() for part in joint_scores(audited, parts)]
+    ours, theirs = scores[: len(labels)], scores[len(labels) :]
+    found = [significance(own, theirs) for own in ours]
+    recognised = [_recognised(judge, label, one) for label, one in zip(labels, found, strict=True)]
+    means = [float(part.mean()) for part in theirs]
+    facts = {
+        "level": FDR,
+        "candidates": sum(len(one.p) for one in found),
+        "significant": sum(int(one.significant().sum()) for one in found),
+        "significant_and_recognised": None if None in recognised else sum(filter(None, recognised)),
+        "null_candidates": found[0].null_candidates,
+        "null_pairs": found[0].null_pairs,
+        "pair_p": pair_p_value(float(np.mean([own.mean() for own in ours])), means),
+        "mean_score": float(np.mean([own.mean() for own in ours])),
+        "null_mean_scores": means,
+        "repeats": [one.as_dict() for one in found],
+    }
+    tensors = {f"{AUDITED}.p_values": torch.from_numpy(found[0].p), f"{AUDITED}.q_values": torch.from_numpy(found[0].q)}
+    return facts, {name: values.float() for name, values in tensors.items()}
+
+
+def _null_searches(run: AuditRun) -> list[tuple[str, str]]:
+    """Label and second model of every search of a null pair."""
+    if "null" not in run.config.audit.controls:
+        return []
+    return [(f"null-{repeat}", second) for repeat, (_, second) in enumerate(control_pairs(run, "null"))]
+
+
+def _inputs_of(label: str) -> str:
+    return f"{label}/inputs"
+
+
+def _recognised(judge: Judge, label: str, found: Significance) -> int | None:
+    """How many of the significant candidates the evaluator takes for deleted data; None where that is not defined."""
+    if judge.outcome == "mse":
+        return None
+    return int((found.significant() & np.asarray(judge.outcomes(label), dtype=bool)).sum())
