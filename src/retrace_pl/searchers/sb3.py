@@ -12,18 +12,15 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import explained_variance
 
 from retrace_pl.envs import LatentCore
 from retrace_pl.envs.sb3 import LatentVecEnv
 from retrace_pl.errors import InputError
 from retrace_pl.searchers.base import PolicyState, Searcher, SearchObserver
-from retrace_pl.searchers.ppo_update import PPORules, Rollout, ppo_update
 from retrace_pl.searchers.randomness import isolated_global_random
 from retrace_pl.searchers.training_log import kl_to_prior, training_scalars
 
@@ -207,11 +204,13 @@ class SB3Searcher(Searcher):
                 std = np.full(core.latent_dim, 0.3 if self.exploration_std is None else self.exploration_std)
                 settings["action_noise"] = NormalActionNoise(np.zeros(core.latent_dim), std)
         env = LatentVecEnv(core, self.num_envs)
-        algorithm, policy_kwargs = self.algorithm, self.policy_kwargs
-        if algorithm is PPO:  # the library's own epsilon, and one fused step for the many small parameters
-            algorithm, policy_kwargs = _LeanPPO, policy_kwargs | {"optimizer_kwargs": {"eps": 1e-5, "fused": True}}
+        policy_kwargs = self.policy_kwargs
+        if self.algorithm is PPO:  # the library's own epsilon, and one fused step for the many small parameters
+            policy_kwargs = {"optimizer_kwargs": {"eps": 1e-5, "fused": True}, **policy_kwargs}
         try:
-            model = algorithm("MlpPolicy", env, seed=seed, device=self.device, policy_kwargs=policy_kwargs, **settings)
+            model = self.algorithm(
+                "MlpPolicy", env, seed=seed, device=self.device, policy_kwargs=policy_kwargs, **settings
+            )
         except (AssertionError, ValueError, TypeError) as error:
             raise InputError(f"searcher: {self.algorithm.__name__} refuses these settings: {error}") from error
         model.set_logger(Logger(folder=None, output_formats=[]))
@@ -237,36 +236,6 @@ class SB3Searcher(Searcher):
             "policy_kwargs": self.policy_kwargs,
         }
         return weights, settings | self._latent
-
-
-class _LeanPPO(PPO):
-    """PPO whose update is :func:`ppo_update`, wherever that covers the settings."""
-
-    def train(self) -> None:
-        """Update the policy on the rollout that was collected."""
-        policy: Any = self.policy
-        plain = type(policy.action_dist) is DiagGaussianDistribution and type(policy.optimizer) is torch.optim.Adam
-        if not plain or self.target_kl is not None or self.clip_range_vf is not None:
-            super().train()
-            return
-        policy.set_training_mode(True)
-        self._update_learning_rate(policy.optimizer)
-        rules = PPORules(
-            n_epochs=self.n_epochs,
-            batch_size=self.batch_size,
-            clip_range=self.clip_range(self._current_progress_remaining),  # type: ignore[operator]
-            ent_coef=self.ent_coef,
-            vf_coef=self.vf_coef,
-            max_grad_norm=self.max_grad_norm,
-            normalize_advantage=self.normalize_advantage,
-        )
-        buffer = self.rollout_buffer
-        scalars = ppo_update(policy, policy.optimizer, Rollout.from_buffer(buffer, self.device), rules)
-        self._n_updates += self.n_epochs
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        further = {"explained_variance": float(explained), "std": float(policy.log_std.detach().exp().mean())}
-        for name, value in {**scalars, **further, "clip_range": rules.clip_range, "n_updates": self._n_updates}.items():
-            self.logger.record(f"train/{name}", value)
 
 
 class _Watch(BaseCallback):
