@@ -12,6 +12,7 @@ from retrace_pl.report.figures import arm_number, arm_path
 from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
 from retrace_pl.report.run_data import RunData, is_images
+from retrace_pl.report.significance import p_value_line
 
 __all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels", "picture_panel"]
 
@@ -118,7 +119,7 @@ def _shot(run: RunData, arm: str, images: NDArray[np.float32], nearest: NDArray[
     title = arm_title(arm)
     score = None if arm == "prior" else _entry(run, f"{arm}.scores", index)
     hit = _entry(run, f"{arm}.success", index)
-    lines = [] if score is None else [f"s {score:.2f}"]
+    lines = [line for line in ("" if score is None else f"s {score:.2f}", p_value_line(run, arm, index)) if line]
     record = None
     if nearest is not None:
         distance = float(np.mean((images[index] - nearest[index]) ** 2))

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrace_pl.audit import CONTROLS, Status, decide
 from retrace_pl.files import atomic_path
+from retrace_pl.report.calibration import calibration_page
 from retrace_pl.report.figures import (
     auroc_picture,
     baseline_curve_picture,
@@ -22,6 +23,7 @@ from retrace_pl.report.glossary import ACCESS, METRICS, format_value
 from retrace_pl.report.other_attacks import other_attacks
 from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
+from retrace_pl.report.significance import kind_words, significance_sentences
 from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
 
 __all__ = ["VERDICTS", "render_report", "write_report"]
@@ -85,6 +87,10 @@ def _context(run: RunData) -> dict[str, Any]:
         "deleted": _deleted(run),
         "controls": CONTROLS,
         "ran": {name: isinstance(run.get(f"controls.{name}"), dict) for name in CONTROLS},
+        "inapplicable": run.get("inapplicable_controls") or {},
+        "kinds": kind_words(run) if verdict == Status.LEAK.value else "",
+        "significance": significance_sentences(run),
+        "calibration": calibration_page(run),
         "best": best_reconstruction(run),
         "best_controls": [(arm, best_reconstruction(run, arm)) for arm in ("prior", "matched_retrain")],
         "panels": panels(run),

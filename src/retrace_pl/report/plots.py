@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retrace_pl.report.glossary import arm_title
 from retrace_pl.report.palette import LINES, SPARE_LINES, Theme
 
-__all__ = ["Bar", "auroc_figure", "curve_figure", "interval_figure", "to_svg", "trace_figure"]
+__all__ = ["Bar", "auroc_figure", "curve_figure", "interval_figure", "new_figure", "to_svg", "trace_figure"]
 
 _GROUP_NAMES = {"forget": "deleted", "retain": "retained", "unseen": "unseen"}
 
@@ -46,7 +46,7 @@ def interval_figure(
     bars: Sequence[Bar], theme: Theme, *, limits: tuple[float, float], zero: bool, label: str
 ) -> Figure:
     """Estimates with intervals, one row each (a forest plot); rows without a value say "not run"."""
-    figure, axes = _figure(theme, 4.6, 0.75 + 0.34 * len(bars))
+    figure, axes = new_figure(theme, 4.6, 0.75 + 0.34 * len(bars))
     lowest, highest = limits
     for row, bar in enumerate(reversed(bars)):
         if bar.value is None:
@@ -70,7 +70,7 @@ def interval_figure(
 
 def trace_figure(groups: Mapping[str, NDArray[np.float32]], theme: Theme, label: str) -> Figure:
     """Histograms of one signal for deleted (filled), retained (grey, filled) and unseen (outline) records."""
-    figure, axes = _figure(theme, 3.3, 2.6)
+    figure, axes = new_figure(theme, 3.3, 2.6)
     values = np.concatenate([values for values in groups.values() if values.size])
     low, high = np.quantile(values, [0.0, 0.995])
     if high - low < 1e-9:
@@ -102,7 +102,7 @@ def trace_figure(groups: Mapping[str, NDArray[np.float32]], theme: Theme, label:
 
 def curve_figure(curves: Mapping[str, NDArray[np.float64]], theme: Theme, label: str) -> Figure:
     """Score against queries; one line for each search, arrays [n, 2] of queries and score."""
-    figure, axes = _figure(theme, 4.6, 3.2)
+    figure, axes = new_figure(theme, 4.6, 3.2)
     spare = 0
     for name, rows in curves.items():
         colour = theme.arm(name, spare)
@@ -125,7 +125,7 @@ def curve_figure(curves: Mapping[str, NDArray[np.float64]], theme: Theme, label:
 
 def auroc_figure(aurocs: Mapping[str, float | None], theme: Theme) -> Figure:
     """AUROC of each signal on public data, with the line of a coin toss; a missing one says "not applicable"."""
-    figure, axes = _figure(theme, 4.6, 0.75 + 0.34 * len(aurocs))
+    figure, axes = new_figure(theme, 4.6, 0.75 + 0.34 * len(aurocs))
     for row, value in enumerate(reversed(list(aurocs.values()))):
         if value is None:
             _beside(axes, row, "not applicable", theme.muted)
@@ -153,7 +153,8 @@ def to_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes in the theme's colours; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -9,6 +9,7 @@ from retrace_pl.audit import CONTROLS
 from retrace_pl.report.figures import arm_number, arm_path, rivals
 from retrace_pl.report.glossary import FLOORS, LEAKAGE, METRICS, QUALITY, Metric, arm_title, format_value
 from retrace_pl.report.run_data import RunData
+from retrace_pl.report.significance import FURTHER_LEAKAGE
 
 __all__ = [
     "Cell",
@@ -142,9 +143,10 @@ class LeakageRow:
 
 
 def leakage_rows(run: RunData) -> list[LeakageRow]:
-    """Excess, avoidable and record leakage as printed, "not run" where a control is missing."""
+    """Excess, avoidable and record leakage as printed, "not run" where a control is missing; others where they ran."""
     rows = []
-    for kind, (title, definition) in LEAKAGE.items():
+    further = {kind: words for kind, words in FURTHER_LEAKAGE.items() if isinstance(run.get(f"leakage.{kind}"), dict)}
+    for kind, (title, definition) in (LEAKAGE | further).items():
         value, low, high = (run.number(f"leakage.{kind}.{key}") for key in ("value", "low", "high"))
         note = str(run.get(f"leakage.{kind}.note") or "")
         if value is None or low is None or high is None:
