@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from retrace_pl.errors import AccessError, InputError, RunError
+from retrace_pl.models import SmallCNN
 from retrace_pl.traces import ModelPair
 
 
@@ -179,3 +180,42 @@ def test_results_are_ordinary_tensors_whatever_the_callers_mode(models, inputs, 
 
 def test_device_of_a_pair_without_tensors_is_the_cpu():
     assert ModelPair(nn.Flatten(), nn.Flatten()).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_formats_agree(channels):
+    torch.manual_seed(0)
+    first, second = SmallCNN(channels, 5, width=8), SmallCNN(channels, 5, width=8)
+    for module in (*first.modules(), *second.modules()):
+        if isinstance(module, nn.BatchNorm2d):  # as after training: running statistics that change something
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+    x = torch.rand(20, channels, 16, 16)
+    plain = ModelPair(first, second, "white").respond(x)
+    pair = ModelPair(first, second, "white", memory_format="channels_last")
+    other = pair.respond(x)
+    for mine, theirs in ((other.probabilities, plain.probabilities), (other.losses, plain.losses)):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.gradients, plain.gradients, rtol=1e-3, atol=1e-6)
+    assert (plain.probabilities.original - plain.probabilities.unlearned).abs().max() > 1e-3
+    # what is handed out, stored or matched is what came in
+    assert pair.networks() == (first, second)
+    assert all(weight.is_contiguous() for weight in first.parameters())
+
+
+def test_channels_last_runs_one_copy_of_an_identical_pair_and_none_without_convolutions(models):
+    network = SmallCNN(1, 3, width=4)
+    counts = Counter()
+    network.register_forward_hook(lambda *_: counts.update(["called"]))  # copied along with the model
+    outputs = ModelPair(network, network, memory_format="channels_last").outputs(torch.rand(4, 1, 8, 8))
+    assert torch.equal(outputs.original, outputs.unlearned)
+    assert counts["called"] == 2
+    calls = Counter()
+    count_passes(models[0], calls, "original")
+    ModelPair(*models, memory_format="channels_last").outputs(torch.rand(4, 3, 2, 2))
+    assert calls["original.forward"] == 1
+
+
+def test_an_unknown_memory_format_is_named(models):
+    with pytest.raises(InputError, match="memory_format: 'nhwc' is unknown; choose one of contiguous, channels_last"):
+        ModelPair(*models, memory_format="nhwc")

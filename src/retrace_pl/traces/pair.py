@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from retrace_pl.errors import InputError, RunError
 from retrace_pl.models.behaviour import Behaviour, ClassifierBehaviour
 from retrace_pl.traces.access import Access
 
-__all__ = ["ModelPair", "PairResponse", "PairValues"]
+__all__ = ["MemoryFormat", "ModelPair", "PairResponse", "PairValues"]
+
+MemoryFormat = Literal["contiguous", "channels_last"]
 
 
 class PairValues(NamedTuple):
@@ -69,9 +72,12 @@ class ModelPair:
         unlearned: Model after unlearning, f-, on the same device. May be the same object (identity control).
         access: What the auditor sees: black (probabilities), gray (losses too) or white (input gradients too).
         behaviour: What is particular to the modality; classifiers over one tensor by default.
+        memory_format: `channels_last` runs copies whose convolution weights store the channels of a pixel side by
+            side: on a CPU, small convolutional networks answer up to twice as fast and large ones as before.
+            Probabilities agree with those of `contiguous` to 1e-5.
 
     Raises:
-        InputError: The access level is unknown or the models lie on different devices.
+        InputError: The access level or the memory format is unknown, or the models lie on different devices.
     """
 
     def __init__(
@@ -80,8 +86,12 @@ class ModelPair:
         unlearned: nn.Module,
         access: Access | str = Access.BLACK,
         behaviour: Behaviour | None = None,
+        memory_format: MemoryFormat = "contiguous",
     ) -> None:
         self.access = Access.parse(access)
+        if memory_format not in get_args(MemoryFormat):
+            choices = ", ".join(get_args(MemoryFormat))
+            raise InputError(f"memory_format: {memory_format!r} is unknown; choose one of {choices}")
         self.behaviour: Behaviour = ClassifierBehaviour() if behaviour is None else behaviour
         self._original = original.eval().requires_grad_(False)
         self._unlearned = unlearned.eval().requires_grad_(False)
@@ -90,6 +100,8 @@ class ModelPair:
         if len(devices) > 1:
             names = ", ".join(sorted(map(str, devices)))
             raise InputError(f"models: original and unlearned must lie on one device, found {names}")
+        first = _stored(original, memory_format)
+        self._runs = first, first if unlearned is original else _stored(unlearned, memory_format)
 
     @staticmethod
     def _tensors(model: nn.Module) -> chain[Tensor]:
@@ -175,8 +187,8 @@ class ModelPair:
         inputs = self.behaviour.to(inputs, self.device)
         run = self._with_gradient if "gradient" in wanted else self._without_gradient
         need_losses = "loss" in wanted
-        first = run("original", self._original, inputs, None, need_losses, label_by)
-        second = run("unlearned", self._unlearned, inputs, first, need_losses, label_by)
+        first = run("original", self._runs[0], inputs, None, need_losses, label_by)
+        second = run("unlearned", self._runs[1], inputs, first, need_losses, label_by)
         response = PairResponse(
             labels=first.labels,
             probabilities=PairValues(first.probabilities, second.probabilities),
@@ -274,3 +286,10 @@ class ModelPair:
 
 def _pair(original: Tensor | None, unlearned: Tensor | None) -> PairValues | None:
     return None if original is None or unlearned is None else PairValues(original, unlearned)
+
+
+def _stored(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
+    """The model itself, or a copy in another memory format where it has convolutions of images."""
+    if memory_format == "contiguous" or not any(weight.ndim == 4 for weight in model.parameters()):
+        return model
+    return deepcopy(model).to(memory_format=torch.channels_last)
