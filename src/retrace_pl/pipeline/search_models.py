@@ -105,8 +105,9 @@ def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor]
 
 def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceScorer:
     """The trace score of one pair, not fitted yet."""
-    pair = WitnessedPair(original, second, Access(run.config.access))
-    return build_scorer(run.config.traces, pair, trace_weights(run), run.data.deletion)
+    traces = run.config.traces
+    pair = WitnessedPair(original, second, Access(run.config.access), memory_format=traces.memory_format)
+    return build_scorer(traces, pair, trace_weights(run), run.data.deletion)
 
 
 def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:
