@@ -11,6 +11,7 @@ from retrace_pl.attacks.base import (
     Truth,
 )
 from retrace_pl.attacks.class_inference import ClassInference
+from retrace_pl.attacks.hrec import HRec
 from retrace_pl.attacks.label_inference import LabelInference
 from retrace_pl.attacks.max_diff import MaxDiff
 from retrace_pl.attacks.membership import UnlearningLeaks
@@ -26,6 +27,7 @@ __all__ = [
     "AttackContext",
     "ClassInference",
     "Finding",
+    "HRec",
     "InferenceAttack",
     "LabelInference",
     "MaxDiff",
