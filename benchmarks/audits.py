@@ -37,8 +37,9 @@ def run(config: str, access: str, folder: Path, donor: Path | None, options: lis
 
 def summary(config: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """The figures of one audit that go into the table."""
-    baselines = {f"baseline {name}": found for name, found in metrics["baselines"].items() if found["applicable"]}
+    baselines = {f"baseline {name}": found for name, found in metrics["baselines"].items()}
     arms = {"attack": metrics["attack"], **metrics["controls"], **metrics["rivals"], **baselines}
+    arms = {name: arm for name, arm in arms.items() if arm.get("applicable", True)}
     return {
         "config": config,
         "access": metrics["setting"]["access"],

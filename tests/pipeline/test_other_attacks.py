@@ -79,6 +79,7 @@ def test_what_does_not_apply_says_why_and_fails_nothing(metrics):
     assert "distribution" not in found
     assert metrics["verdict"] in ("leak", "no_evidence", "invalid")
     assert metrics["not_finite"] == []
+    assert metrics["classes"] == [str(digit) for digit in range(10)]
 
 
 def test_what_each_attack_asked_for_is_noted(metrics):
@@ -121,10 +122,14 @@ def test_inferences_are_judged_by_the_truth(with_others, metrics):
     assert unjudged["reason"] == "nothing to compare with"
 
 
-def test_a_missing_access_level_is_a_reason_too(with_others, tmp_path, toys):
+def test_a_missing_access_level_is_a_reason_too(with_others, tmp_path, toys, capsys):
     folder = Path(shutil.copytree(with_others, tmp_path / "run"))
-    run = run_audit(folder / "config.yaml", folder, {"access": "black"})
+    rivals = [{"class_path": "toy_attacks.WhiteSearcher"}, {"class_path": "RandomSearcher"}]
+    run = run_audit(folder / "config.yaml", folder, {"access": "black", "rivals": rivals}, quiet=False)
     assert run.metrics["baselines"]["best_public"]["applicable"] is True
+    assert "needs access=white" in run.metrics["rivals"]["white"]["reason"]
+    assert "distribution" in run.metrics["rivals"]["random"]
+    assert capsys.readouterr().err.count("does not apply: ") == 7, "three others on two pairs, and a rival"
     assert run.metrics["baselines"]["best_public"]["asked"] == ["prediction"]
     for found in (run.metrics["baselines"]["one_direction"], run.metrics["inferences"]["needs_white"]):
         assert found["applicable"] is False

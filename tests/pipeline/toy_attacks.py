@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 
 from retrace_pl.attacks import Attack, Finding, InferenceAttack, NotApplicable, Reconstruction
+from retrace_pl.searchers import RandomSearcher
 
 
 class BestPublic(Attack):
@@ -87,3 +88,13 @@ class NeedsWhite(InferenceAttack):
 
     def judge(self, finding, pair, truth):
         raise NotApplicable("nothing to compare with")
+
+
+class WhiteSearcher(RandomSearcher):
+    """Random search that insists on white-box access."""
+
+    name: ClassVar[str] = "white"
+
+    def _search(self, core, budget, seed, observer):
+        core.scorer.pair.networks()
+        super()._search(core, budget, seed, observer)

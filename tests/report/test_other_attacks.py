@@ -41,6 +41,7 @@ def with_others(metrics):
         ATTACK: baseline(row, 0.03),
     }
     control = {"applicable": True, "queries": 128, "answer": {"class": 3, "margin": 0.9}, "judged": {"correct": True}}
+    metrics["classes"] = ["zero", "one", "two", "three"]
     metrics["inferences"] = {
         "class_inference": {
             "applicable": True,
@@ -49,7 +50,7 @@ def with_others(metrics):
             "judged": {"correct": True},
             "controls": {"matched_retrain": control},
         },
-        "membership": {"applicable": False, "reason": "no shadow", "controls": {}},
+        "unlearning_leaks": {"applicable": False, "reason": "no shadow", "controls": {}},
         "odd": {"applicable": True, "answer": {ATTACK: ATTACK}, "judged": None, "reason": ATTACK, "controls": {}},
     }
     return metrics
@@ -121,13 +122,13 @@ def test_every_attack_stands_beside_the_same_controls(page):
 def test_what_does_not_apply_says_why(page):
     section = Section(page)
     assert section.row("HRec")[1:] == [f"does not apply: hrec: no last layer {ATTACK}"]
-    assert "Membership inference does not apply: no shadow" in section.text
+    assert "Unlearning leaks does not apply: no shadow" in section.text
 
 
 def test_findings_are_sentences_with_their_control(page):
     text = Section(page).text
-    assert "Class inference: class 3, margin 1.23 (correct); 1,280 queries." in text
-    assert "On the matched retrain: class 3, margin 0.9 (correct); 128 queries." in text
+    assert "Class inference: deleted class three (correct); margin 1.23; 1,280 queries." in text
+    assert "On the matched retrain: deleted class three (correct); margin 0.9; 128 queries." in text
 
 
 def test_names_and_answers_from_the_run_are_inert(page):
@@ -164,7 +165,7 @@ def test_inferences_alone_have_no_empty_table(metrics, make_run):
     metrics = with_others(metrics) | {"baselines": {}}
     section = Section(write_report(make_run(metrics=metrics, tensors={"x": torch.zeros(1)}, curves={})).read_text())
     assert "table" not in section.tags
-    assert "Class inference: class 3" in section.text
+    assert "Class inference: deleted class three" in section.text
 
 
 def test_deleted_records_are_compared_by_distance(metrics, make_run):
@@ -208,4 +209,8 @@ def test_what_was_asked_for_in_words():
 
 def test_a_wrong_answer_is_called_wrong():
     values = {"applicable": True, "answer": {"class": 7}, "judged": {"correct": False, "truth": [3]}, "queries": 5}
-    assert finding_sentences("class_inference", values) == ["Class inference: class 7 (wrong); truth 3; 5 queries."]
+    assert finding_sentences("class_inference", values) == [
+        "Class inference: deleted class 7 (wrong); truth 3; 5 queries."
+    ]
+    values = {"applicable": True, "answer": {"deleted_classes": [1, 0]}, "judged": {"auroc": 0.5, "rank": None}}
+    assert finding_sentences("odd", values, ["cat", "dog"]) == ["odd: deleted classes dog, cat; AUROC 0.5."]

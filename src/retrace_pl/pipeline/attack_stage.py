@@ -9,13 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from retrace_pl.attacks import AttackContext, Reconstruction, prior_only
+from retrace_pl.attacks import AttackContext, NotApplicable, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
+from retrace_pl.errors import AccessError
 from retrace_pl.files import write_json, write_tensors
 from retrace_pl.pipeline.artefacts import prior_artefact, search_artefact, search_inputs
 from retrace_pl.pipeline.cache import Job, complete, place_file
 from retrace_pl.pipeline.observers import SEARCH_LOG
-from retrace_pl.pipeline.other_attacks import BASELINE, INFERENCE, MATCHED_RETRAIN, other_attacks, other_jobs
+from retrace_pl.pipeline.other_attacks import (
+    BASELINE,
+    INFERENCE,
+    MATCHED_RETRAIN,
+    inapplicable,
+    other_attacks,
+    other_jobs,
+)
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import CALIBRATION, SearchModels, calibrate_traces
@@ -77,7 +85,12 @@ def _run_search(run: AuditRun, models: SearchModels, search: Search, seed: int) 
     scorer = models.scorer(search.second, search.first)
     shadow = run.config.attack.needs_shadow
     context = models.context(search.second, search.label, seed, search.searcher, shadow=shadow, first=search.first)
-    found = run.config.attack.reconstruct(context)
+    try:
+        found = run.config.attack.reconstruct(context)
+    except (NotApplicable, AccessError) as error:
+        if not search.name.startswith("rival."):
+            raise
+        return inapplicable(run, {"name": search.name, "repeat": search.repeat, "seed": seed}, error)
     tensors = reconstruction_tensors(found)
     if search.name == AUDITED and found.pool is not None:
         tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}

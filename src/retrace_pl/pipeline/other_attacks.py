@@ -138,15 +138,20 @@ def _run(run: AuditRun, models: SearchModels, other: OtherAttack, seed: int) -> 
             result = _infer(other.label, other.attack, context)
         asked = pair.asked()
     except (NotApplicable, AccessError) as error:
-        reason = " ".join(str(error).split())
-        run.console.print(f"{other.label} does not apply: {reason}", markup=False, highlight=False)
-        return SearchResult({}, record | {"applicable": False, "reason": reason})
+        return inapplicable(run, record, error)
     run.console.print(f"{other.label}: {result.record['queries']:,} queries", markup=False, highlight=False)
     tensors = dict(result.tensors)
     if other.kind == BASELINE:
         tensors |= _scored(models.scorer(other.second), tensors)
         record["climbs_trace"] = bool(torch.allclose(tensors["scores"], tensors["trace_scores"], atol=SAME_SCORE))
     return SearchResult(tensors, {**record, **result.record, "asked": asked}, result.curve)
+
+
+def inapplicable(run: AuditRun, record: Mapping[str, Any], error: Exception) -> SearchResult:
+    """What an attack leaves behind that has nothing to work on: its reason, which the terminal shows as well."""
+    reason = " ".join(str(error).split())
+    run.console.print(f"{record['name']} does not apply: {reason}", markup=False, highlight=False)
+    return SearchResult({}, {**record, "queries": 0, "applicable": False, "reason": reason})
 
 
 def _reconstruct(label: str, attack: Attack, context: AttackContext) -> SearchResult:

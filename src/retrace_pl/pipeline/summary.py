@@ -57,11 +57,11 @@ def _table(values: dict[str, Any]) -> Table:
 
 def _sentences(values: dict[str, Any]) -> Iterator[str]:
     """What the inferences say, and why an attack does not apply."""
-    for name, baseline in values["baselines"].items():
-        if not baseline["applicable"]:
-            yield f"{attack_title(name)} does not apply: {baseline['reason']}"
+    for name, row in {**values["rivals"], **values["baselines"]}.items():
+        if not row.get("applicable", True):
+            yield f"{attack_title(name)} does not apply: {row['reason']}"
     for name, inference in values["inferences"].items():
-        yield " ".join(finding_sentences(name, inference))
+        yield " ".join(finding_sentences(name, inference, values["classes"]))
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from retrace_pl.audit import CONTROLS
 __all__ = [
     "ACCESS",
     "ATTACKS",
+    "FACTS",
     "FLOORS",
     "LEAKAGE",
     "METRICS",
@@ -170,9 +171,26 @@ ATTACKS: dict[str, tuple[str, str]] = {
     "prior_top_k": ("Prior top-k", "The generator's random samples with the largest trace; no search."),
     "retrace": ("ReTrace", "Climbs the same trace in the generator's latent space, set up differently."),
     "class_inference": ("Class inference", "The class whose public records the two models disagree about most."),
-    "membership": ("Membership inference", "Tells deleted from unseen records, learnt from an unlearning of its own."),
+    "label_inference": ("Label inference", "The class whose confident inputs the unlearned model is least sure of."),
+    "unlearning_leaks": (
+        "Unlearning leaks",
+        "Tells a deleted record from an unseen one, learnt from an unlearning of the attacker's own.",
+    ),
 }
 """Key of another attack -> its name and what it does, in one sentence."""
+
+FACTS: dict[str, str] = {
+    "auroc": "AUROC",
+    "auroc_before": "AUROC from the original model alone",
+    "tpr_at_1pct_fpr": "true positives at 1% false ones",
+    "true_rank": "rank of the deleted class",
+    "rank": "rank of the deleted class",
+    "shadow_auroc": "AUROC on its own unlearning",
+    "deleted": "deleted records",
+    "unseen": "unseen records",
+    "clear": "set apart by a clear gap",
+}
+"""Key of an inference's answer, or of how it was judged -> words for it; others are printed as they are called."""
 
 
 def attack_title(name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from retrace_pl.report.figures import arm_path
 from retrace_pl.report.gallery import Panel, picture_panel
-from retrace_pl.report.glossary import METRICS, Metric, attack_summary, attack_title, format_value
+from retrace_pl.report.glossary import FACTS, METRICS, Metric, attack_summary, attack_title, format_value
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.tables import Cell, MetricTable, metric_cell, metric_table
 
@@ -64,6 +64,7 @@ class OtherAttacks:
         panels: Pictures of those that apply.
         tables: All their metrics, together and for the single best candidate.
         findings: Sentences about each inference.
+        parameters: Whether a baseline asked for the models' parameters, which the attack does not.
     """
 
     outcome: Metric
@@ -72,6 +73,7 @@ class OtherAttacks:
     panels: tuple[Panel, ...]
     tables: tuple[MetricTable, ...]
     findings: tuple[list[str], ...]
+    parameters: bool
 
 
 def other_attacks(run: RunData) -> OtherAttacks | None:
@@ -89,8 +91,15 @@ def other_attacks(run: RunData) -> OtherAttacks | None:
         rows=(*_reference_rows(run, outcome), *(_row(run, name, baselines[name], outcome) for name in baselines)),
         panels=tuple(picture_panel(run, arm, attack_summary(arm.removeprefix("baselines.")), SHOWN) for arm in arms),
         tables=tables if arms else (),
-        findings=tuple(finding_sentences(name, values) for name, values in inferences.items()),
+        findings=tuple(finding_sentences(name, values, class_names(run)) for name, values in inferences.items()),
+        parameters=any("parameters" in (values.get("asked") or ()) for values in baselines.values()),
     )
+
+
+def class_names(run: RunData) -> list[str]:
+    """Names of the classes by index; empty where the run did not store them."""
+    stored = run.get("classes")
+    return [str(name) for name in stored] if isinstance(stored, list) else []
 
 
 def _entries(run: RunData, key: str) -> dict[str, dict[str, Any]]:
@@ -168,32 +177,35 @@ def asked_text(asked: list[str]) -> str:
     return ", ".join(_ASKED.get(name, name) for name in asked) or "nothing"
 
 
-def finding_sentences(name: str, values: Mapping[str, Any]) -> list[str]:
+def finding_sentences(name: str, values: Mapping[str, Any], classes: Sequence[str] = ()) -> list[str]:
     """What an inference concluded, whether it was right, and the same on the matched retrain; plain text.
 
     Args:
         name: its key in ``metrics.json``.
         values: its entry there.
+        classes: names of the classes, by index.
     """
     title = attack_title(name)
     if not values.get("applicable", True):
         return [f"{title} does not apply: {values.get('reason') or 'no reason was given'}"]
-    lines = [f"{title}: {_concluded(values)}"]
+    lines = [f"{title}: {_concluded(values, classes)}"]
     for control, row in (values.get("controls") or {}).items():
         what = "the matched retrain" if control == "matched_retrain" else control.replace("_", " ")
-        found = _concluded(row) if row.get("applicable", True) else f"does not apply ({row.get('reason')})."
+        found = _concluded(row, classes) if row.get("applicable", True) else f"does not apply ({row.get('reason')})."
         lines.append(f"On {what}: {found}")
     return lines
 
 
-def _concluded(values: Mapping[str, Any]) -> str:
+def _concluded(values: Mapping[str, Any], classes: Sequence[str]) -> str:
     judged = values.get("judged")
-    parts = [answer_text(values.get("answer") or {})]
+    answer = dict(values.get("answer") or {})
+    correct = judged.get("correct") if isinstance(judged, Mapping) else None
+    parts = [_told(answer, classes)]
+    if isinstance(correct, bool):
+        parts[0] = f"{parts[0]} ({'correct' if correct else 'wrong'})".strip()
+    parts.append(_facts(answer))
     if isinstance(judged, Mapping):
-        rest = {key: value for key, value in judged.items() if key != "correct"}
-        if isinstance(judged.get("correct"), bool):
-            parts[0] += " (correct)" if judged["correct"] else " (wrong)"
-        parts += [answer_text(rest)] if rest else []
+        parts.append(_facts({key: value for key, value in judged.items() if key != "correct"}))
     elif values.get("reason"):
         parts.append(f"not judged: {values['reason']}")
     queries = values.get("queries")
@@ -201,19 +213,34 @@ def _concluded(values: Mapping[str, Any]) -> str:
     return "; ".join(part for part in parts if part) + "."
 
 
-def answer_text(answer: Any) -> str:
-    """Plain facts in words; long lists and tables are left to ``metrics.json``."""
-    if isinstance(answer, Mapping):
-        shown = {key: value for key, value in answer.items() if not isinstance(value, Mapping) and not _long(value)}
-        return ", ".join(f"{str(key).replace('_', ' ')} {answer_text(value)}" for key, value in shown.items())
-    if isinstance(answer, bool) or answer is None:
-        return {True: "yes", False: "no", None: "unknown"}[answer]
-    if isinstance(answer, float):
-        return format_value(answer).replace("-", "\u2212")
-    if isinstance(answer, list):
-        return ", ".join(answer_text(item) for item in answer)
-    return str(answer)
+def _told(answer: dict[str, Any], classes: Sequence[str]) -> str:
+    """The deleted classes that an inference names, which are taken out of the answer; empty where it names none."""
+    for key in ("deleted_classes", "class", "label"):
+        named = answer.get(key)
+        named = named if isinstance(named, list) else [named]
+        if named and all(type(label) is int for label in named):
+            del answer[key]
+            words = ", ".join(classes[label] if 0 <= label < len(classes) else str(label) for label in named)
+            return f"deleted class{'es' if len(named) > 1 else ''} {words}"
+    return ""
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """Plain facts in words; what is long or nested is left to ``metrics.json``."""
+    shown = {key: value for key, value in facts.items() if value is not None and not _long(value)}
+    return ", ".join(
+        f"{FACTS.get(str(key), str(key).replace('_', ' '))} {_fact(value)}" for key, value in shown.items()
+    )
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format_value(value).replace("-", "\u2212")
+    return ", ".join(map(_fact, value)) if isinstance(value, list) else str(value)
 
 
 def _long(value: Any) -> bool:
-    return isinstance(value, list) and (len(value) > 8 or any(isinstance(item, list | dict) for item in value))
+    nested = isinstance(value, list) and any(isinstance(item, list | dict) for item in value)
+    return isinstance(value, Mapping) or nested or (isinstance(value, list) and len(value) > 8)
