@@ -22,7 +22,7 @@ COMMANDS = {
     "pretrain": "retrace_pl.pipeline.commands:pretrain",
     "generator": "retrace_pl.pipeline.commands:generator",
     "unlearn": "retrace_pl.pipeline.commands:unlearn",
-    "attack": "retrace_pl.pipeline.commands:attack",
+    "attack": "retrace_pl.external.commands:attack",
     "evaluate": "retrace_pl.pipeline.commands:evaluate",
     "report": "retrace_pl.pipeline.commands:report",
     "tune": "retrace_pl.tuning.commands:tune",

@@ -12,11 +12,12 @@ __all__ = ["Check", "Kind", "Status", "Verdict", "VerdictThresholds", "lookup", 
 
 
 class Status(StrEnum):
-    """The three answers of an audit."""
+    """The answers of an audit; ``not_judged`` only where nobody said what was deleted."""
 
     LEAK = "leak"
     NO_EVIDENCE = "no_evidence"
     INVALID = "invalid"
+    NOT_JUDGED = "not_judged"
 
 
 class Kind(StrEnum):

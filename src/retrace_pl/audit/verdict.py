@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrace_pl.audit.facts import Check, Kind, Status, Verdict, VerdictThresholds, lookup, not_finite, number
-from retrace_pl.audit.words import NO_EXCESS, SAME, leak_reason, no_evidence_reason, percent
+from retrace_pl.audit.words import NO_EXCESS, SAME, leak_reason, no_evidence_reason, not_judged_reason, percent
 
 __all__ = ["EXCESSES", "decide"]
 
@@ -37,7 +37,8 @@ def decide(metrics: Mapping[str, Any], thresholds: VerdictThresholds | None = No
         data, the identity control shows a trace, or excess leakage was not measured. ``no_evidence`` if the audited
         score is constant. ``leak`` if what was found exceeds prior only and every other control that ran; if records
         leak beyond their kind after a deletion of single records; or if the unlearned model has forgotten more than
-        models that never saw the deleted data, at least two of which were trained. Else ``no_evidence``.
+        models that never saw the deleted data, at least two of which were trained. Else ``no_evidence``. Where nobody
+        said what was deleted (``judged`` is false), ``not_judged`` stands in the place of the last two.
     """
     limits = thresholds or VerdictThresholds(**(lookup(metrics, "thresholds") or {}))
     checks = _instrument_checks(metrics, limits)
@@ -51,6 +52,8 @@ def decide(metrics: Mapping[str, Any], thresholds: VerdictThresholds | None = No
         return Verdict(Status.INVALID, failed[1], listed)
     if spread.passed is False:
         return Verdict(Status.NO_EVIDENCE, SAME, listed)
+    if lookup(metrics, "judged") is False:
+        return Verdict(Status.NOT_JUDGED, not_judged_reason(metrics), listed)
     if excesses["excess"].passed is None:
         return Verdict(Status.INVALID, NO_EXCESS, listed)
     first_failed = next((key for key, check in excesses.items() if check.passed is False), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrace_pl.audit.facts import Kind, lookup, number
 
-__all__ = ["NO_EXCESS", "SAME", "leak_reason", "no_evidence_reason", "percent"]
+__all__ = ["NO_EXCESS", "SAME", "leak_reason", "no_evidence_reason", "not_judged_reason", "percent"]
 
 _SUCCESS = {
     "sr_oracle": "recognised as deleted data by the independent evaluator",
@@ -52,6 +52,36 @@ def leak_reason(metrics: Mapping[str, Any], kinds: tuple[Kind, ...]) -> str:
             "loss), which marks them as deleted."
         )
     return " ".join(parts)
+
+
+def not_judged_reason(metrics: Mapping[str, Any]) -> str:
+    """What can be said of candidates where nobody said what was deleted.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+    """
+    gaps = {name: number(metrics, f"gaps.{name}.gap") for name in ("attack", "prior", "null", "matched_retrain")}
+    parts = [
+        "No deleted data was given, so nothing says whether the candidates look like it.",
+        f"On them the probabilities of the two models are {_gap(gaps['attack'])} apart (0 to 1.41), on random samples "
+        f"of the generator {_gap(gaps['prior'])}.",
+    ]
+    if gaps["null"] is not None:
+        parts.append(f"Two models that differ by their seeds alone reach {_gap(gaps['null'])} in the same search.")
+    if gaps["matched_retrain"] is not None:
+        parts.append(f"The original and the reference model reach {_gap(gaps['matched_retrain'])} in the same search.")
+    answer = lookup(metrics, "inferences.class_inference.answer") or {}
+    named = answer.get("deleted_classes") or []
+    if named:
+        names = lookup(metrics, "classes") or []
+        words = ", ".join(str(names[index]) if index < len(names) else str(index) for index in named)
+        clear = "points to" if answer.get("clear") else "points, without a clear gap, to"
+        parts.append(f"Class inference from public images {clear} class{'es' if len(named) > 1 else ''} {words}.")
+    return " ".join(parts)
+
+
+def _gap(value: float | None) -> str:
+    return "an unknown distance" if value is None else f"{value:.3f}"
 
 
 def _found_reason(metrics: Mapping[str, Any]) -> str:

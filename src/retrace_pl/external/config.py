@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -15,8 +15,9 @@ from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
 from retrace_pl.external.adapters import ImageInput, OutputKind
 from retrace_pl.external.endpoint import EndpointSettings
-from retrace_pl.models import Generator
+from retrace_pl.models import DCGAN, Generator
 from retrace_pl.pipeline.config import GeneratorSettings, TraceSettings, TrainerSettings
+from retrace_pl.pipeline.parsing import config_folders, read_mapping
 from retrace_pl.searchers import SB3Searcher, Searcher
 from retrace_pl.traces import Access
 
@@ -63,6 +64,8 @@ class PairData:
         heldout: Unseen records of the same kind, for the evaluation alone.
         public_size: Most public images kept.
         exclude_classes: Classes left out of the public images.
+        deleted_classes: Classes that were deleted, as the models count them; None: read from the deleted images.
+        deletion: What the auditor was told: whole classes were deleted, or single records.
     """
 
     public: str
@@ -70,6 +73,8 @@ class PairData:
     heldout: str | None = None
     public_size: int | None = None
     exclude_classes: tuple[str, ...] = ()
+    deleted_classes: tuple[int, ...] | None = None
+    deletion: Literal["class", "records"] = "class"
 
 
 @dataclass
@@ -77,7 +82,7 @@ class PublicGeneratorSettings:
     """How the generator is built and trained on the public images.
 
     Args:
-        model: architecture; called with the shape of one image. Unset: the packaged DCGAN for the size.
+        model: architecture; called with the shape of one image; unset: the packaged DCGAN for its size.
         epochs: passes over the public images; unset: as many as make about 6,000 updates, at least 5 and at most 150.
         batch_size: images a step.
         optimizer: optimiser of both networks in place of the task's Adam; called with the parameters.
@@ -85,7 +90,7 @@ class PublicGeneratorSettings:
         task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
     """
 
-    model: Callable[[tuple[int, ...]], Generator]
+    model: Callable[[tuple[int, ...]], Generator] | None = None
     epochs: int | None = None
     batch_size: int = 32
     optimizer: OptimizerCallable | None = None
@@ -101,7 +106,15 @@ class PublicGeneratorSettings:
         epochs = self.epochs
         if epochs is None:
             epochs = min(150, max(5, round(GENERATOR_STEPS * self.batch_size / count)))
-        return GeneratorSettings(self.model, epochs, self.batch_size, self.optimizer, self.scheduler, self.task)
+        model = self.model or packaged_generator
+        return GeneratorSettings(model, epochs, self.batch_size, self.optimizer, self.scheduler, self.task)
+
+
+def packaged_generator(shape: tuple[int, ...]) -> Generator:
+    """The DCGAN of the packaged configurations for images [C, S, S]: the one of 16 pixels, or the one of 32."""
+    name = "dcgan_16" if shape[-1] <= 16 else "dcgan_32"
+    file = next(path for folder in config_folders() if (path := folder / "model" / f"{name}.yaml").is_file())
+    return DCGAN(shape, **read_mapping(file, "--generator.model")["init_args"])
 
 
 @dataclass
@@ -129,7 +142,7 @@ class SearchSettings:
         InputError: a setting is out of range.
     """
 
-    generator: PublicGeneratorSettings
+    generator: PublicGeneratorSettings = field(default_factory=PublicGeneratorSettings)
     searcher: Searcher = field(default_factory=lambda: lazy_instance(SB3Searcher, num_envs=256, n_steps=2))
     attack: Attack = field(default_factory=lambda: lazy_instance(ReTrace))
     rivals: list[Searcher] = field(default_factory=list)
@@ -148,8 +161,13 @@ class SearchSettings:
         for name in ("queries", "repeats", "bootstrap_samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; set it to 1 or more")
+        if self.trainer.devices != 1 or self.trainer.num_nodes != 1:
+            raise InputError("--trainer.devices: the generator is trained on one device here; set it to 1")
         if not 0 < self.level < 1:
             raise InputError(f"--level is {self.level}; it lies between 0 and 1")
+        if self.traces.fit_weights or self.attack.needs_shadow:
+            name = "traces.fit_weights" if self.traces.fit_weights else "attack"
+            raise InputError(f"--{name}: it learns from models unlearned here, and these were brought along")
         if getattr(self.attack, "searcher", None) is not None:
             raise InputError("attack.searcher: give the searcher with --searcher, so that rivals can take its place")
 

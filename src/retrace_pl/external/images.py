@@ -119,7 +119,7 @@ def _archive(path: Path, option: str) -> Found:
         if key is None:
             raise InputError(f"{option}: {path} has no array x or images; it has {', '.join(names) or 'nothing'}")
         images = archive[key]
-        labels = np.zeros(len(images), dtype=np.int64) if label_key is None else np.asarray(archive[label_key])
+        labels: NDArray[Any] = archive[label_key] if label_key else np.zeros(len(images), dtype=np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0 or int(labels.min()) < 0:

@@ -91,7 +91,7 @@ def evaluate(run: AuditRun) -> list[str]:
             "data": run.config.data.seed,
             "search": [searches[label]["seed"] for label in judge.labels(AUDITED)],
         },
-        "versions": _versions(),
+        "versions": package_versions(),
         "seconds": run.folder.seconds(),
         "config_hash": run.key("evaluate"),
     }
@@ -166,7 +166,8 @@ def _refinement(run: AuditRun) -> int:
     return int(steps * population)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -31,9 +31,13 @@ __all__ = ["VERDICTS", "render_report", "write_report"]
 VERDICTS = {
     Status.LEAK.value: ("Leak", "!"),
     Status.NO_EVIDENCE.value: ("No evidence of a leak", "○"),
+    Status.NOT_JUDGED.value: ("Not judged", "?"),
     Status.INVALID.value: ("Invalid audit", "×"),  # noqa: RUF001 - a symbol, not a letter
 }
 """Word and symbol of each verdict."""
+
+_STYLES = {Status.NOT_JUDGED.value: Status.NO_EVIDENCE.value}
+"""Verdict -> the one whose colours it has."""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -76,7 +80,7 @@ def _context(run: RunData) -> dict[str, Any]:
     return {
         "run": run,
         "title": str(run.get("name") or "Audit"),
-        "verdict": verdict if verdict in VERDICTS else "invalid",
+        "verdict": _STYLES.get(verdict, verdict if verdict in VERDICTS else "invalid"),
         "verdict_word": word,
         "verdict_symbol": symbol,
         "reason": str(run.get("verdict_reason") or recomputed.reason),

@@ -25,6 +25,7 @@ __all__ = ["draw_overview", "overview_figure"]
 _COLUMNS = 12
 _WIDTH, _CELL, _LABEL = 9.0, 0.58, 1.9
 _STRIPS = {"leak": ("#fdf0e8", "#a33100"), "no_evidence": ("#ebf4fa", "#0b5a8a"), "invalid": ("#fbf4dd", "#6a4f00")}
+_STRIPS["not_judged"] = _STRIPS["no_evidence"]
 
 
 def overview_figure(run_folder: Path) -> Path:

@@ -1,0 +1,82 @@
+"""The command `retrace attack` in both of its forms."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["attack"]
+
+_FORMS = """\
+retrace attack has two forms.
+
+  retrace attack --original A --unlearned B --public DATA --output DIR
+      attacks two models of yours: .pt2, safetensors, TorchScript, Hugging Face folders, Python functions, HTTP
+      endpoints. `retrace attack --original --help` lists its options.
+  retrace attack --config NAME --output DIR
+      is one stage of `retrace audit`: it searches with the models that the earlier stages have trained.
+
+The options of the second form:
+
+"""
+
+
+def attack(arguments: list[str]) -> None:
+    """Attack two models of yours (--original A --unlearned B --public DATA), or run an audit's attack stage.
+
+    Args:
+        arguments: The options after the command.
+    """
+    if _is_pair(arguments):
+        _attack_pair(arguments)
+        return
+    from retrace_pl.pipeline import commands
+
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(_FORMS)
+    commands.attack(arguments)
+
+
+def _is_pair(arguments: Sequence[str]) -> bool:
+    names = {argument.partition("=")[0] for argument in arguments}
+    return bool(names & {"--original", "--unlearned"})
+
+
+def _attack_pair(arguments: list[str]) -> None:
+    """Search for what two models of yours differ in, with the controls that can be run without knowing more."""
+    from retrace_pl.external.evaluation import evaluate, report
+    from retrace_pl.external.generator import generator
+    from retrace_pl.external.opening import ModelOpener
+    from retrace_pl.external.parsing import parse_pair
+    from retrace_pl.external.run import ANSWERS, PairRun, check
+    from retrace_pl.external.searches import attack as search
+
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    request = parse_pair(_attack_pair.__doc__ or "", ["--help"] if wants_help else arguments)
+    opener = ModelOpener(request.settings.models, request.output / ANSWERS)
+    try:
+        run = PairRun.start(request, opener)
+        run.stage("check", check)
+        run.take_models()
+        for name, work in (("generator", generator), ("attack", search), ("evaluate", evaluate), ("report", report)):
+            run.stage(name, work)
+    finally:
+        opener.close()
+    _print(run, as_json=request.as_json)
+
+
+def _print(run: Any, *, as_json: bool) -> None:
+    from retrace_pl.external.summary import print_pair_summary
+    from retrace_pl.files import read_json
+
+    if not as_json:
+        print_pair_summary(run)
+        return
+    found = {
+        "output": str(run.folder.root),
+        "metrics": read_json(run.folder.path("metrics.json")),
+        "report": str(run.folder.path("report.html")),
+    }
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")

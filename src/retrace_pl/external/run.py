@@ -1,0 +1,282 @@
+"""One attack on two models that were not made here: what it needs, its stages in order, and the keys that skip them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from retrace_pl.errors import InputError
+from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess
+from retrace_pl.external.config import PairSettings
+from retrace_pl.external.images import ImageSet, read_images
+from retrace_pl.external.opening import ModelOpener, OpenedModel
+from retrace_pl.external.parsing import PairRequest
+from retrace_pl.external.validation import CHECKED, allowed_access, check_classes, check_model, declared_images
+from retrace_pl.files import atomic_path, read_json, write_json
+from retrace_pl.pipeline.cache import ArtefactCache, file_hash
+from retrace_pl.pipeline.code import own_code
+from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
+from retrace_pl.pipeline.runner import ARTEFACT_VERSION
+from retrace_pl.pipeline.training import calm_lightning
+from retrace_pl.traces import Access
+
+__all__ = ["ANSWERS", "CHECKS", "PairRun"]
+
+STAGES = ("check", "generator", "attack", "evaluate", "report")
+CHECKS, ANSWERS = "checks.json", "answers"
+
+ORIGINAL, UNLEARNED, REFERENCE, NULL, EVALUATOR = "original", "unlearned", "reference", "null", "evaluator"
+_RETRIES = 1.1
+"""How much more than its plan needs a black box may be sent where no budget is set."""
+
+
+@dataclass
+class PairRun:
+    """Everything that the stages need.
+
+    Args:
+        settings: The settings.
+        folder: The run folder.
+        quiet: No progress output.
+        console: Progress output (standard error).
+        opener: Opens models and keeps the answers of black boxes.
+        opened: The models by role.
+        images: The images that the models take.
+        access: What the attack may see.
+        public: The public images, at the size of the candidates.
+        deleted: The deleted images, where they were given.
+        heldout: Unseen images of the same kind, where they were given.
+        models: The models with their preprocessing, once they were checked.
+        classes: Number of classes, once the models were checked.
+        cache: None; stands where an audit has a cache that it shares with others.
+    """
+
+    settings: PairSettings
+    folder: RunFolder
+    quiet: bool
+    console: Console
+    opener: ModelOpener
+    opened: dict[str, OpenedModel]
+    images: ImageInput
+    access: Access
+    public: ImageSet
+    deleted: ImageSet | None
+    heldout: ImageSet | None
+    models: dict[str, PreparedModel] = field(default_factory=dict)
+    classes: int = 0
+    cache: ArtefactCache | None = None
+    _keys: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, request: PairRequest, opener: ModelOpener) -> PairRun:
+        """Opens models and data, and refuses what cannot be used before anything is asked or trained.
+
+        Raises:
+            InputError: A model, a data set or a setting cannot be used.
+        """
+        settings = request.settings
+        folder = RunFolder(request.output)
+        calm_lightning()
+        if settings.search.trainer.threads is not None:
+            torch.set_num_threads(settings.search.trainer.threads)
+        opened = {role: opener.open(role) for role in settings.models.roles}
+        attacked = [model for role, model in opened.items() if role != EVALUATOR]
+        images = declared_images(settings.models, list(opened.values()))
+        size = _candidate_size(settings, Preprocess(images).image_size)
+        channels = images.channels or 1
+        data = settings.data
+        public = read_images(
+            data.public,
+            "--public",
+            size,
+            channels,
+            exclude=data.exclude_classes,
+            limit=data.public_size,
+            seed=settings.search.seed,
+        )
+        judging = {
+            name: None if value is None else read_images(value, f"--{name}", size, channels)
+            for name, value in (("deleted", data.deleted), ("heldout", data.heldout))
+        }
+        run = cls(
+            settings=settings,
+            folder=folder,
+            quiet=request.quiet,
+            console=Console(stderr=True, quiet=request.quiet),
+            opener=opener,
+            opened=opened,
+            images=images,
+            access=allowed_access(settings.models.access, attacked),
+            public=public,
+            deleted=judging["deleted"],
+            heldout=judging["heldout"],
+        )
+        run.set_budgets()
+        return run
+
+    # --- Budget -----------------------------------------------------------------------------------------------------
+
+    @property
+    def top_k(self) -> int:
+        """Candidates that one search selects."""
+        return int(getattr(self.settings.search.attack, "top_k", 64))
+
+    def needed_queries(self, role: str) -> int:
+        """Most inputs that the plan asks a model for, attempts that fail left out.
+
+        The first batch twice, every public image once, every candidate of each search that the model takes part in,
+        the selected ones again (generated in other batches they may differ in the last digit), as many samples of the
+        prior, and the images that judge.
+        """
+        search = self.settings.search
+        pairs = {UNLEARNED: search.repeats + len(search.rivals), REFERENCE: search.repeats, NULL: search.repeats}
+        searches = {name: count for name, count in pairs.items() if name in self.opened}
+        candidates = search.queries + self.top_k + 1
+        judged = sum(len(images) for images in (self.deleted, self.heldout) if images is not None)
+        drawn = search.repeats * (self.top_k + 1)
+        if role == EVALUATOR:
+            return 2 * CHECKED + judged + (sum(searches.values()) + 1) * (self.top_k + 1) + drawn
+        own = sum(searches.values()) + 1 if role == ORIGINAL else searches[role]
+        return 2 * CHECKED + len(self.public) + own * candidates + drawn + judged
+
+    def set_budgets(self) -> None:
+        """Sets the limit of every black box, and says what the plan needs.
+
+        Raises:
+            InputError: The plan needs more than the budget allows.
+        """
+        needed: dict[int, int] = {}
+        options: dict[int, list[str]] = {}
+        for role, model in self.opened.items():
+            if model.module in self.opener.black_boxes:
+                needed[id(model.module)] = needed.get(id(model.module), 0) + self.needed_queries(role)
+                options.setdefault(id(model.module), []).append(model.option)
+        budget = self.settings.models.budget
+        for box in self.opener.black_boxes:
+            wanted, named = needed[id(box)], ", ".join(options[id(box)])
+            if budget is not None and budget < wanted:
+                raise InputError(
+                    f"--endpoint-budget: {budget} is below the {wanted} queries that the plan needs for {named}; raise "
+                    "it, or lower --queries, --repeats or --public-size"
+                )
+            box.budget = math.ceil(_RETRIES * wanted) if budget is None else budget
+            self.console.print(
+                f"{named}: up to {wanted:,} queries, failed attempts left out; {box.store.asked:,} were sent before, "
+                f"at most {box.budget:,} will be",
+                markup=False,
+            )
+
+    # --- Keys -------------------------------------------------------------------------------------------------------
+
+    def key(self, stage: str) -> str:
+        """Hash of everything that a stage's files depend on."""
+        if not self._keys:
+            self._keys = self._all_keys()
+        return self._keys[stage]
+
+    def _all_keys(self) -> dict[str, str]:
+        plain = self.settings.plain
+
+        def part(*names: str) -> dict[str, Any]:
+            return {name: plain[name] for name in names}
+
+        def key(*parts: Any) -> str:
+            return fingerprint([ARTEFACT_VERSION, *parts, *own_code(list(parts))])
+
+        identities = {role: dict(model.identity) for role, model in self.opened.items()}
+        attacked = {role: value for role, value in identities.items() if role != EVALUATOR}
+        public = images_hash(self.public)
+        check = key(identities, asdict(self.images), part("outputs"), public)
+        weights = self.settings.generator_weights
+        generator = key(part("generator", "seed"), public, weights and file_hash(_file(weights, "--generator-weights")))
+        search = part("searcher", "attack", "rivals", "latent", "traces", "queries", "repeats", "deletion")
+        attack = key(attacked, asdict(self.images), part("outputs"), str(self.access), generator, search)
+        judging = [None if images is None else images_hash(images) for images in (self.deleted, self.heldout)]
+        evaluation = part("level", "bootstrap_samples", "thresholds", "name", "deleted_classes")
+        evaluate = key(attack, identities.get(EVALUATOR), judging, evaluation)
+        return dict(zip(STAGES, (check, generator, attack, evaluate, key(evaluate)), strict=True))
+
+    # --- Stages -----------------------------------------------------------------------------------------------------
+
+    def stage(self, name: str, work: Callable[[PairRun], list[str]]) -> None:
+        """Runs one stage, or skips it where its files are there already."""
+        key = self.key(name)
+        if self.folder.is_done(name, key):
+            self.console.print(f"[dim]{name:<10} done already[/dim]")
+            return
+        later = STAGES[STAGES.index(name) + 1 :]
+        self.folder.begin(name, tuple(other for other in later if not self.folder.is_done(other, self.key(other))))
+        self.store_config()
+        self.console.print(f"[bold]{name}[/bold]")
+        start = time.perf_counter()
+        outputs = work(self)
+        seconds = time.perf_counter() - start
+        self.folder.finish(name, key, outputs, seconds)
+        self.console.print(f"{name:<10} {seconds:.1f} s")
+
+    def store_config(self) -> None:
+        """Writes the settings as they run; secrets in headers stay names of environment variables."""
+        with atomic_path(self.folder.path("config.yaml")) as temporary:
+            temporary.write_text(self.settings.text, encoding="utf-8")
+
+    def take_models(self) -> None:
+        """Puts the models behind the preprocessing, in the form that the check found."""
+        facts: Mapping[str, Any] = read_json(self.folder.path(CHECKS))["models"]
+        for role, model in self.opened.items():
+            self.models[role] = PreparedModel(model.module, Preprocess(self.images), facts[role]["outputs"]).eval()
+        self.classes = int(facts[ORIGINAL]["classes"])
+
+
+def check(run: PairRun) -> list[str]:
+    """Shows every model the first public images, before the search asks anything."""
+    batch = run.public.inputs[:CHECKED]
+    checked = {
+        role: check_model(model, run.images, run.settings.models.outputs, batch) for role, model in run.opened.items()
+    }
+    check_classes(list(checked.values()))
+    for role, model in checked.items():
+        facts = model.facts()
+        run.console.print(
+            f"--{role}: {facts['format']}, {facts['classes']} classes, returns {facts['outputs'].replace('_', '-')}",
+            markup=False,
+        )
+    preprocessing = {name: value for name, value in asdict(run.images).items() if value is not None}
+    write_json(
+        run.folder.path(CHECKS),
+        {"models": {role: model.facts() for role, model in checked.items()}, "preprocessing": preprocessing},
+    )
+    return [CHECKS]
+
+
+def images_hash(images: ImageSet) -> str:
+    """Hash of images with their labels, in order."""
+    digest = hashlib.sha256(f"{list(images.tensors.pixels.shape)} {images.classes}".encode())
+    digest.update(images.tensors.pixels.contiguous().numpy().data)
+    digest.update(images.tensors.labels.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _candidate_size(settings: PairSettings, image_size: int) -> int:
+    """Side of the generated images: the models' own where a small generator can make it, and at most 32 pixels."""
+    if settings.generator_size is not None:
+        return settings.generator_size
+    return image_size if image_size in (8, 16, 32) else 16 if image_size < 16 else 32
+
+
+def _file(name: str, option: str) -> Any:
+    from retrace_pl.data.paths import existing_file
+
+    return existing_file(name, option)
+
+
+def as_inputs(images: ImageSet | None) -> Tensor | None:
+    """The images as float32 [n, C, S, S] in [0, 1], where there are any."""
+    return None if images is None else images.inputs

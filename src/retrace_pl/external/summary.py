@@ -1,0 +1,52 @@
+"""The last lines of an attack on two models: what was found beside its controls, and where the report is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from retrace_pl.external.run import PairRun
+from retrace_pl.files import read_json
+from retrace_pl.report.glossary import arm_title
+
+__all__ = ["print_pair_summary"]
+
+SHOWN = ("sr_oracle", "sr_mse", "mse", "diversity")
+WITHOUT_TRUTH = ("diversity",)
+
+
+def print_pair_summary(run: PairRun) -> None:
+    """Prints the result on standard output."""
+    console = Console()
+    metrics = read_json(run.folder.path("metrics.json"))
+    console.print(_table(metrics))
+    console.print(f"verdict: [bold]{metrics['verdict']}[/bold] - {escape(metrics['verdict_reason'])}", soft_wrap=True)
+    for name in ("metrics.json", "report.html"):
+        console.print(f"{name.partition('.')[0]}: {escape(str(run.folder.path(name).resolve()))}", soft_wrap=True)
+
+
+def _table(metrics: dict[str, Any]) -> Table:
+    budget = metrics["budget"]
+    shown = [name for name in SHOWN if metrics["attack"]["distribution"].get(name) is not None]
+    title = f"{budget['top_k']} candidates, {budget['queries']} queries each, mean of {budget['repeats']} repeats"
+    table = Table("arm", "gap", *shown, "seen as", title=title, title_justify="left")
+    rows = {"attack": metrics["attack"], **metrics["controls"], **metrics["rivals"]}
+    for name, row in rows.items():
+        gap = metrics["gaps"].get(name) or metrics["gaps"][f"rival.{name}"]
+        figures = [_number(row["distribution"].get(metric)) for metric in shown]
+        table.add_row(escape(arm_title(name)), _number(gap["gap"]), *figures, _seen(gap["labels"], metrics["classes"]))
+    return table
+
+
+def _seen(labels: list[int], classes: list[str]) -> str:
+    """The classes that the original model sees most often in an arm's candidates."""
+    total = sum(labels) or 1
+    first = sorted(range(len(labels)), key=lambda index: -labels[index])[:2]
+    return ", ".join(f"{escape(classes[index])} {labels[index] / total:.0%}" for index in first if labels[index])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

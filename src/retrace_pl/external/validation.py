@@ -1,0 +1,182 @@
+"""What is checked before the first query of the search: one batch through every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retrace_pl.errors import InputError, RunError
+from retrace_pl.external.adapters import ImageInput, OutputKind, PreparedModel, Preprocess, only_tensor, output_kind
+from retrace_pl.external.black_box import BlackBox
+from retrace_pl.external.config import ModelSettings
+from retrace_pl.external.opening import OpenedModel
+from retrace_pl.traces import Access
+
+__all__ = ["CHECKED", "CheckedModel", "allowed_access", "check_model", "declared_images"]
+
+CHECKED = 8
+"""Images of the batch that is tried out; a black box is asked for each of them twice."""
+
+_REPEATABLE = 1e-4
+"""Largest difference of probabilities between two answers of a model to the same input that passes for rounding."""
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that answered the first batch as it should.
+
+    Args:
+        opened: The model.
+        prepared: The model with its preprocessing.
+        classes: Number of classes.
+        repeatability: Largest difference of probabilities between two answers to the same inputs.
+    """
+
+    opened: OpenedModel
+    prepared: PreparedModel
+    classes: int
+    repeatability: float
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for the record."""
+        return {
+            "format": self.opened.format,
+            "outputs": self.prepared.kind,
+            "classes": self.classes,
+            "repeatability": self.repeatability,
+        }
+
+
+def declared_images(settings: ModelSettings, models: Sequence[OpenedModel]) -> ImageInput:
+    """The images that all models take: what the user declared, completed by what the files say.
+
+    Raises:
+        InputError: A file says something else than was declared, or than another file does.
+    """
+    found = settings.images
+    sources = dict.fromkeys(found.options(), "the command line")
+    for model in models:
+        for option, value in model.images.options().items():
+            known = found.options().get(option)
+            if known is not None and not _same(known, value):
+                raise InputError(
+                    f"{option}: {_text(known)} by {sources[option]}, but {model.option} was made for {_text(value)}"
+                )
+            sources.setdefault(option, model.option)
+        found = found.completed(model.images)
+    return found
+
+
+def allowed_access(wanted: Access | None, models: Sequence[OpenedModel]) -> Access:
+    """The access level of the attack: what was asked for, or the highest that all formats allow.
+
+    Raises:
+        InputError: A model's format allows less than was asked for.
+    """
+    levels = list(Access)
+    lowest = min(models, key=lambda model: levels.index(model.access))
+    if wanted is None:
+        return lowest.access
+    if levels.index(wanted) > levels.index(lowest.access):
+        raise InputError(
+            f"--access: {wanted} needs more than {lowest.option} gives: a {lowest.format} allows {lowest.access} access"
+        )
+    return wanted
+
+
+def check_model(model: OpenedModel, images: ImageInput, outputs: OutputKind | None, batch: Tensor) -> CheckedModel:
+    """Shows a model one batch and looks at the answer.
+
+    A module is shown the batch whole and image by image, which must make no difference; a black box is asked twice,
+    and how far its answers are apart is measured.
+
+    Args:
+        model: The model.
+        images: The images it takes.
+        outputs: What it returns; None: found out here.
+        batch: A few images [n, C, H, W] in [0, 1].
+
+    Raises:
+        InputError: The preprocessing is incomplete, or the answer is none; the message names the option.
+    """
+    preprocess = Preprocess(images)
+    black_box = model.module if isinstance(model.module, BlackBox) else None
+    try:
+        with torch.no_grad():
+            inputs = preprocess(batch)
+            first = only_tensor(model.module(inputs))
+            again = black_box.fresh(inputs) if black_box is not None else _one_by_one(model, inputs)
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith("--") else f"{model.option}: {error}") from error
+    except RunError as error:
+        raise InputError(f"{model.option}: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"{model.option} cannot be run on images {list(inputs.shape[1:])}: {type(error).__name__}: {error}; check "
+            "--image-size and --channels"
+        ) from error
+    if len(first) != len(batch) or first.shape[1] < 2 or not bool(torch.isfinite(first).all()):
+        raise InputError(
+            f"{model.option} returns {list(first.shape)} for {len(batch)} images, or values that are not finite; it "
+            "must return finite scores of at least two classes for each"
+        )
+    kind = _kind(model, outputs, first)
+    prepared = PreparedModel(model.module, preprocess, kind).eval()
+    difference = float((_probabilities(first, kind) - _probabilities(again, kind)).abs().max())
+    if black_box is None and difference > _REPEATABLE:
+        raise InputError(
+            f"{model.option}: an image's probabilities change by {difference:.2g} with the other images of its batch, "
+            "or from call to call; save the model after model.eval()"
+        )
+    return CheckedModel(model, prepared, first.shape[1], difference)
+
+
+def check_classes(models: Sequence[CheckedModel]) -> int:
+    """The number of classes of all models.
+
+    Raises:
+        InputError: Two models differ.
+    """
+    first = models[0]
+    for model in models[1:]:
+        if model.classes != first.classes:
+            raise InputError(
+                f"{model.opened.option} has {model.classes} classes and {first.opened.option} has {first.classes}; "
+                "both must have the same"
+            )
+    return first.classes
+
+
+def _one_by_one(model: OpenedModel, inputs: Tensor) -> Tensor:
+    return torch.cat([only_tensor(model.module(part)) for part in torch.split(inputs, 1)])
+
+
+def _kind(model: OpenedModel, declared: OutputKind | None, outputs: Tensor) -> OutputKind:
+    seen = output_kind(outputs)
+    if isinstance(model.module, BlackBox):
+        return "probabilities"
+    if declared is None:
+        return seen
+    if declared != "logits" and seen != declared:
+        raise InputError(f"--outputs: {declared} was declared, but {model.option} returns what looks like {seen}")
+    return declared
+
+
+def _probabilities(outputs: Tensor, kind: OutputKind) -> Tensor:
+    return outputs.double() if kind == "probabilities" else outputs.double().softmax(dim=1)
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        longest = max(len(first), len(second))
+        pairs = zip(first * (longest // len(first)), second * (longest // len(second)), strict=True)
+        return all(abs(a - b) <= 1e-3 * max(1.0, abs(b)) for a, b in pairs)
+    return bool(first == second)
+
+
+def _text(value: Any) -> str:
+    return ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
