@@ -147,7 +147,7 @@ def invert_features(
         steps: Evaluations of every start; the last one only measures, so there are ``steps - 1`` updates.
         learning_rate: Adam's, in units of v.
         tv_weight: Weight of the total variation of the inputs.
-        box: Bounds that v is clamped to after every update.
+        box: Bounds that v is clamped to, at the start and after every update.
         watch: Is told about every evaluation.
 
     Raises:
@@ -157,7 +157,10 @@ def invert_features(
     offset = torch.zeros_like(target) if centre is None else centre
     wanted = (target - offset)[None]
     with torch.inference_mode(False), torch.enable_grad():
-        variables = start.detach().clone().requires_grad_(True)
+        variables = start.detach().clone()
+        if box is not None:
+            variables.clamp_(*box)
+        variables.requires_grad_(True)
         adam = torch.optim.Adam([variables], lr=learning_rate)
         best = torch.full((len(start),), -torch.inf, device=start.device)
         kept = variables.detach().clone()
