@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from retrace_pl.attacks import ReTrace
 from retrace_pl.cli import INTERRUPTED, main
 from retrace_pl.pipeline.api import run_audit
-from retrace_pl.pipeline.other_attacks import attack_names
+from retrace_pl.pipeline.other_attacks import attack_names, distinguishing
 from retrace_pl.pipeline.parsing import parse
 from retrace_pl.pipeline.runner import stage_keys
 from retrace_pl.searchers import CEMSearcher, RandomSearcher
@@ -206,6 +206,13 @@ def test_names_are_unique_and_fit_into_paths(toys):
     assert attack_names(attacks) == [
         *("best_public", "one_direction", "best_public_2", "retrace_cem", "retrace", "retrace_cem_2", "retrace_random")
     ]
+
+
+def test_attacks_of_one_class_are_told_apart_by_their_settings():
+    same = {"top_k": 4, "searcher": {"class_path": "CEMSearcher"}}
+    settings = [{"class_path": "HRec", "init_args": same | {"space": space}} for space in ("pixels", "latents")]
+    settings += [{"class_path": "UIA", "init_args": {"space": "pixels"}}, {"class_path": "MaxDiff"}]
+    assert distinguishing(settings) == [{"space": "pixels"}, {"space": "latents"}, {}, {}]
 
 
 def test_keys_of_audits_without_others_are_those_of_earlier_versions(tiny, tmp_path):

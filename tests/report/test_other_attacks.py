@@ -35,7 +35,7 @@ def with_others(metrics):
     row = metrics["rivals"]["random"]
     metrics["baselines"] = {
         "max_diff": baseline(row, 0.42, queries=128, retrain=0.31),
-        "uia": baseline(row, 0.17, queries=0, asked=["parameters"]),
+        "uia": baseline(row, 0.17, queries=0, asked=["parameters"]) | {"distinguished_by": {"tv_weight": 0.01}},
         "retrace_cma_es": baseline(row, 0.77),
         "hrec": {"applicable": False, "reason": f"hrec: no last layer {ATTACK}", "controls": {}, "leakage": {}},
         ATTACK: baseline(row, 0.03),
@@ -115,7 +115,7 @@ def test_every_attack_stands_beside_the_same_controls(page):
     found = section.row("MaxDiff")
     assert found[1:5] == ["128", "42% 57% to 65%", "+34 +26 to +42", "31% 21% to 41%"]
     assert found[-1] == "probabilities, losses, input gradients"
-    assert section.row("UIA")[-1] == "the models' parameters"
+    assert section.row("UIA tv weight 0.01")[-1] == "the models' parameters"
     assert section.row("ReTrace with CMA-ES")[2].startswith("77%")
 
 

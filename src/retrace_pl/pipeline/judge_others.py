@@ -9,7 +9,7 @@ from retrace_pl.attacks import Finding, InferenceAttack, NotApplicable, Truth
 from retrace_pl.files import finite, read_json, read_tensors
 from retrace_pl.pipeline.attack_stage import INFERENCE_TENSORS, INFERENCES
 from retrace_pl.pipeline.judge import Judge
-from retrace_pl.pipeline.other_attacks import BASELINE, INFERENCE, OtherAttack, other_attacks
+from retrace_pl.pipeline.other_attacks import BASELINE, INFERENCE, OtherAttack, distinguishing, other_attacks
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import make_scorer
 from retrace_pl.pipeline.train_stages import load_classifier
@@ -29,7 +29,8 @@ def judged_baselines(run: AuditRun, judge: Judge, searches: Mapping[str, Any]) -
 
     Returns:
         For each baseline the metrics of an attack (none where it does not apply, but `reason`), `controls` (the same of
-        its own matched retrain, where that ran) and `leakage`: `excess` over the audit's prior and `avoidable`.
+        its own matched retrain, where that ran), `leakage` (`excess` over the audit's prior, and `avoidable`) and
+        `distinguished_by`, the settings that another baseline of its class has otherwise.
     """
 
     def judged(other: OtherAttack) -> Judged:
@@ -37,7 +38,9 @@ def judged_baselines(run: AuditRun, judge: Judge, searches: Mapping[str, Any]) -
         return facts | (judge.summary([other.label]) if facts["applicable"] else {})
 
     found = _by_name(run, BASELINE, judged)
-    for name, values in found.items():
+    differing = distinguishing(run.settings["baselines"])
+    for (name, values), own in zip(found.items(), differing, strict=True):
+        values["distinguished_by"] = own
         label = f"{BASELINE}.{name}"
         ran = [control for control, row in values["controls"].items() if row["applicable"]]
         values["leakage"] = judge.compared(f"{label}-0", ran, label) if values["applicable"] else {}

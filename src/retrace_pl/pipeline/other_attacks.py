@@ -106,6 +106,24 @@ def attack_names(attacks: Sequence[Attack | InferenceAttack]) -> list[str]:
     return names
 
 
+def distinguishing(settings: Sequence[Any]) -> list[dict[str, Any]]:
+    """Plain settings in which attacks of one class differ from one another, for people who compare them.
+
+    Args:
+        settings: settings of the attacks, in class_path/init_args form.
+
+    Returns:
+        For each attack the settings that another attack of its class has otherwise; empty where it is the only one.
+    """
+    found = []
+    for mine in settings:
+        own = mine.get("init_args") or {}
+        others = [other.get("init_args") or {} for other in settings if other["class_path"] == mine["class_path"]]
+        differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
+        found.append({name: own[name] for name in differing if not isinstance(own[name], dict | list)})
+    return found
+
+
 def other_jobs(
     run: AuditRun, models: SearchModels, results: SearchResults, attacks: Sequence[OtherAttack]
 ) -> list[Job]:

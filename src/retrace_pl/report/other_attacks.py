@@ -40,6 +40,7 @@ class Row:
         excess: What it has beyond prior only, with its interval.
         retrain: Success of the same attack on the matched retrain.
         cells: Further metrics, in the order of ``COLUMNS``.
+        settings: In what it differs from another attack of its class, in words, or empty.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Row:
     excess: Cell = NOT_RUN
     retrain: Cell = NOT_RUN
     cells: tuple[Cell, ...] = ()
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,10 @@ def _reference_rows(run: RunData, outcome: str) -> tuple[Row, ...]:
 
 def _row(run: RunData, name: str, values: Mapping[str, Any], outcome: str) -> Row:
     title, summary, arm = attack_title(name), attack_summary(name), f"baselines.{name}"
+    own = values.get("distinguished_by")
+    settings = _facts(own) if isinstance(own, dict) else ""
     if not values.get("applicable", True):
-        return Row(title, summary, reason=str(values.get("reason") or "no reason was given"))
+        return Row(title, summary, reason=str(values.get("reason") or "no reason was given"), settings=settings)
     asked = values.get("asked")
     return Row(
         title=title,
@@ -148,6 +152,7 @@ def _row(run: RunData, name: str, values: Mapping[str, Any], outcome: str) -> Ro
         excess=_leakage(run, f"{arm}.leakage.excess", outcome),
         retrain=metric_cell(run, f"{arm}.controls.matched_retrain", "distribution", outcome),
         cells=tuple(_cell(run, arm, metric) for metric in COLUMNS if metric != outcome),
+        settings=settings,
     )
 
 
