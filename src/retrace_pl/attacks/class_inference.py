@@ -16,12 +16,13 @@ __all__ = ["ClassInference"]
 
 
 class ClassInference(InferenceAttack):
-    """The deleted class is the one whose public inputs, by f+'s own labels, changed most. Black-box, no generator.
+    """The deleted class is the one that f- no longer sees where f+ did, in public inputs. Black-box, no generator.
 
-    Often the first thing that leaks. For every class the mean of ||p+(x) - p-(x)||_2 over the public inputs that f+
-    assigns to it; the highest is the answer, and several classes where a clear gap separates them from the others, by
-    the rule of ``class_evidence``. Works where the public set lacks the deleted class: f+ takes a few similar inputs
-    for it, and exactly those change. A class that f+ never predicts there is reported as unknown. Classifiers only.
+    Often the first thing that leaks. For every class the share of its probability that was lost between f+ and f-,
+    weighted by how much f+ saw of it (``class_evidence``); the highest is the answer, and several classes where a
+    clear margin separates them from the others. Works where the public set lacks the deleted class: f+ sees a little
+    of it in similar inputs, and exactly that is gone. A class that f+ recognises in no public input is reported as
+    unknown. Classifiers only.
 
     One query per public input; where the budget is smaller than the public set, a random subset is asked.
 
@@ -40,9 +41,10 @@ class ClassInference(InferenceAttack):
         """Name the deleted classes, with the evidence for every class.
 
         Returns:
-            ``answer``: ``deleted_classes``, ``clear`` (a gap sets them apart; otherwise one class is named as the best
-            guess), ``margin`` and ``gap`` (see ``ClassEvidence``), and ``per_class``, lists with one entry per class:
-            ``mean_trace`` (None where unknown) and ``counts``, besides the ``ranking`` and the ``unknown`` classes.
+            ``answer``: ``deleted_classes``, ``clear`` (a margin sets them apart; otherwise one class is named as the
+            best guess), ``lost`` (least share that one of them lost), ``margin`` (see ``ClassEvidence``), and
+            ``per_class``, lists with one entry per class: ``lost``, ``mean_trace`` (None where there is no input),
+            ``counts`` and ``peak``, besides the ``ranking`` and the ``unknown`` classes.
 
         Raises:
             NotApplicable: There are no public inputs, or the models are no classifiers.
@@ -66,7 +68,7 @@ class ClassInference(InferenceAttack):
         Returns:
             ``correct``; where single records were deleted, the right answer is that no class stands out. ``true_rank``:
             worst place of a deleted class in the ranking, 1 the first, so k is the best possible for k classes; None
-            where f+ never predicts one of them or no class was deleted as a whole.
+            where one of them is unknown or no class was deleted as a whole.
         """
         named = set(finding.answer["deleted_classes"])
         if not truth.deleted_classes:
@@ -83,11 +85,13 @@ def _answer(evidence: ClassEvidence) -> dict[str, Any]:
     return {
         "deleted_classes": list(evidence.deleted),
         "clear": evidence.clear,
+        "lost": min((float(evidence.lost[label]) for label in evidence.deleted), default=0.0),
         "margin": _finite(evidence.margin),
-        "gap": _finite(evidence.gap),
         "per_class": {
+            "lost": [_finite(value) for value in evidence.lost.tolist()],
             "mean_trace": [_finite(value) for value in evidence.mean_trace.tolist()],
             "counts": evidence.counts.tolist(),
+            "peak": evidence.peak.tolist(),
             "ranking": list(evidence.ranking),
             "unknown": list(evidence.unknown),
         },

@@ -3,8 +3,9 @@
 from retrace_pl.traces.access import SIGNALS, Access
 from retrace_pl.traces.calibration import Calibration, calibrate
 from retrace_pl.traces.class_inference import (
-    CLEAR_GAP,
-    GAP_OFFSET,
+    CLEAR_LOSS,
+    CLEAR_MARGIN,
+    KNOWN,
     ClassEvidence,
     class_evidence,
     infer_classes,
@@ -26,9 +27,10 @@ from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION, delta_gradient, 
 from retrace_pl.traces.weight_fit import FittedWeights, fit_weights
 
 __all__ = [
-    "CLEAR_GAP",
-    "GAP_OFFSET",
+    "CLEAR_LOSS",
+    "CLEAR_MARGIN",
     "GRADIENT_EPS",
+    "KNOWN",
     "QUANTILES",
     "RESOLUTION",
     "SIGNALS",

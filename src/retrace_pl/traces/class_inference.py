@@ -1,4 +1,4 @@
-"""Which classes were deleted? The traces of the public inputs, class by class, often answer without any search."""
+"""Which classes were deleted? What both models say about the public inputs often answers without any search."""
 
 from __future__ import annotations
 
@@ -14,51 +14,64 @@ from retrace_pl.errors import InputError
 from retrace_pl.traces.pair import ModelPair, PairValues
 from retrace_pl.traces.signals import RESOLUTION, delta_prediction
 
-__all__ = ["CLEAR_GAP", "GAP_OFFSET", "ClassEvidence", "class_evidence", "infer_classes", "pair_probabilities"]
+__all__ = [
+    "CLEAR_LOSS",
+    "CLEAR_MARGIN",
+    "KNOWN",
+    "ClassEvidence",
+    "class_evidence",
+    "infer_classes",
+    "pair_probabilities",
+]
 
-GAP_OFFSET = 0.05
-"""Added to both mean traces before their ratio is taken: below it, one class is as quiet as another."""
+KNOWN = 0.1
+"""A class that f+ gives at least this probability for some public input is known; of others nothing can be said."""
 
-CLEAR_GAP = 2.0
-"""From this ratio on, a gap between two neighbours in the ranking separates deleted from retained classes."""
+CLEAR_LOSS = 0.5
+"""Share of its probability that a class must have lost to be taken for deleted beyond a mere guess."""
+
+CLEAR_MARGIN = 0.3
+"""How much more a deleted class must have lost than every retained one to be taken for deleted beyond a guess."""
 
 
 @dataclass(frozen=True)
 class ClassEvidence:
-    """What the public inputs say about every class.
+    """What the public inputs say about every class; tensors are float64 ``[K]`` on the CPU unless said otherwise.
 
     Attributes:
-        mean_trace: Mean of ||p+(x) - p-(x)||_2 over the public inputs that f+ assigns to the class, float64 ``[K]`` in
-            [0, sqrt(2)], on the CPU; NaN for a class that f+ never predicts there.
-        counts: How many public inputs f+ assigns to each class, int64 ``[K]``.
-        ranking: The classes that f+ does predict, highest mean trace first.
+        lost: Share of a class's probability that unlearning took away, see :func:`class_evidence`: about 0 for a
+            retained class, 1 for one that f- no longer knows; at most 1, negative where it gained.
+        mean_trace: Mean of ||p+(x) - p-(x)||_2 over the public inputs that f+ assigns to the class, in [0, sqrt(2)];
+            NaN for a class that f+ assigns none to.
+        counts: How many public inputs f+ assigns to each class, int64.
+        peak: Highest probability that f+ gives the class for any public input.
+        ranking: The known classes (``peak >= KNOWN``), highest loss first.
         deleted: The classes taken for deleted, most likely first; empty only where the two models agree everywhere.
-        clear: Whether a gap in the ranking separates ``deleted`` from the rest; otherwise it holds the first of the
+        clear: Whether a margin in the ranking separates ``deleted`` from the rest; otherwise it holds the first of the
             ranking alone, the best guess where nothing stands out.
-        gap: The ratio across that gap, see :func:`class_evidence`; NaN where fewer than two classes are predicted.
-        margin: Lowest mean trace of the deleted classes minus the highest of the others, in [-sqrt(2), sqrt(2)]; NaN
-            where there is nothing to compare.
+        margin: Lowest loss of the deleted classes minus the highest of the others; NaN with nothing to compare.
     """
 
+    lost: Tensor
     mean_trace: Tensor
     counts: Tensor
+    peak: Tensor
     ranking: tuple[int, ...]
     deleted: tuple[int, ...]
     clear: bool
-    gap: float
     margin: float
 
     @property
     def unknown(self) -> tuple[int, ...]:
-        """Classes that f+ predicts for no public input: nothing can be said about them."""
-        return tuple(self.counts.eq(0).nonzero().flatten().tolist())
+        """Classes that f+ recognises in no public input: nothing can be said about them."""
+        return tuple(self.peak.lt(KNOWN).nonzero().flatten().tolist())
 
 
 def infer_classes(pair: ModelPair, public: Any, batch_size: int = 512) -> ClassEvidence:
     """Infer which classes were deleted from public inputs alone; black-box, one query per input.
 
-    The class that f+ sees in an input need not be in it: where the public set lacks the deleted class, f+ still takes
-    a few similar inputs for it, f- no longer does, and their traces tower over those of every other class.
+    A deleted class need not be in the public set: f+ still sees a little of it in similar inputs, and f- no longer
+    does.
 
     Args:
         pair: The two models.
@@ -91,12 +104,23 @@ def pair_probabilities(pair: ModelPair, inputs: Any, batch_size: int = 512) -> P
 
 
 def class_evidence(original: Tensor, unlearned: Tensor) -> ClassEvidence:
-    """Rank the classes by the mean trace of the inputs that f+ assigns to them, and look for a gap.
+    """Measure how much of every class was lost, rank the classes by it, and look for a margin.
 
-    Rule: with the mean traces in falling order t_1 >= t_2 >= ... and c = ``GAP_OFFSET``, the gap after place i has the
-    ratio (t_i + c) / (t_{i+1} + c). The classes before the largest ratio are the deleted ones if it is at least
-    ``CLEAR_GAP``, otherwise the first class alone is named and ``clear`` is false. Only gaps that leave at least half
-    of the ranked classes behind count: an unlearning that changes the majority of the classes shows no gap to trust.
+    The loss of class c is one minus the least-squares slope, through the origin, of p-_c on p+_c over the inputs::
+
+        lost_c = 1 - sum_x p+_c(x) p-_c(x) / sum_x p+_c(x)^2
+
+    It looks at a class's own probability alone, so that a class is not blamed for changes among others, and inputs
+    count by how much f+ sees the class in them, so that a class which f+ never ranks first can be found as well. (The
+    obvious alternative, the mean trace of the inputs that f+ assigns to the class, is reported beside it; it can do
+    neither.)
+
+    Rule: among the first half of the ranked classes, the one with the largest margin over its successor is the last
+    of the deleted ones, if it has lost at least ``CLEAR_LOSS`` and the margin is at least ``CLEAR_MARGIN``. Otherwise
+    the first class alone is named and ``clear`` is false. A model that lost most of its classes names none clearly.
+
+    A clear answer is no proof: another training run also differs on inputs that are rare in the public set, most of
+    all for a class that is missing there. A pair of models with nothing deleted (the null control) says how much.
 
     Args:
         original: Probabilities of f+, ``[n, K]`` with n >= 1 and K >= 2.
@@ -110,26 +134,26 @@ def class_evidence(original: Tensor, unlearned: Tensor) -> ClassEvidence:
             f"models: class inference needs class probabilities of shape [n, classes] from both, got"
             f" {list(original.shape)} and {list(unlearned.shape)}"
         )
-    traces = delta_prediction(original, unlearned).detach().double().cpu()
-    assigned = original.argmax(dim=1).cpu()
-    counts = torch.bincount(assigned, minlength=original.shape[1])
-    sums = torch.zeros(original.shape[1], dtype=torch.float64).index_add_(0, assigned, traces)
+    before, after = original.detach().double().cpu(), unlearned.detach().double().cpu()
+    squares = before.square().sum(0)
+    lost = torch.where(squares > 0, 1 - (before * after).sum(0) / squares, math.nan)
+    traces, assigned = delta_prediction(before, after), before.argmax(dim=1)
+    counts = torch.bincount(assigned, minlength=before.shape[1])
+    sums = torch.zeros_like(squares).index_add_(0, assigned, traces)
+    peak = before.amax(0)
+    known = peak.ge(KNOWN).nonzero().flatten()
+    ranking = tuple(known[lost[known].argsort(descending=True, stable=True)].tolist())
+    changed = float(traces.max()) > RESOLUTION
+    deleted, clear, margin = _deleted(ranking, lost) if ranking and changed else ((), False, math.nan)
     means = torch.where(counts > 0, sums / counts, math.nan)
-    predicted = counts.nonzero().flatten()
-    ranking = tuple(predicted[means[predicted].argsort(descending=True, stable=True)].tolist())
-    deleted, clear, gap = _deleted(ranking, means)
-    rest = [float(means[label]) for label in ranking if label not in deleted]
-    margin = min(float(means[label]) for label in deleted) - max(rest) if deleted and rest else math.nan
-    return ClassEvidence(means, counts, ranking, deleted, clear, gap, margin)
+    return ClassEvidence(lost, means, counts, peak, ranking, deleted, clear, margin)
 
 
-def _deleted(ranking: tuple[int, ...], means: Tensor) -> tuple[tuple[int, ...], bool, float]:
-    ordered = [float(means[label]) for label in ranking]
-    gaps = [(high + GAP_OFFSET) / (low + GAP_OFFSET) for high, low in pairwise(ordered)]
-    allowed = gaps[: max(1, len(ranking) // 2)]
-    gap = max(allowed, default=math.nan)
-    if ordered[0] <= RESOLUTION:
-        return (), False, gap
-    if gap >= CLEAR_GAP:
-        return ranking[: allowed.index(gap) + 1], True, gap
-    return ranking[:1], False, gap
+def _deleted(ranking: tuple[int, ...], lost: Tensor) -> tuple[tuple[int, ...], bool, float]:
+    ordered = [float(lost[label]) for label in ranking]
+    margins = [high - low for high, low in pairwise(ordered)]
+    candidates = range(min(len(margins), max(1, len(ranking) // 2)))
+    last = max(candidates, key=margins.__getitem__, default=None)
+    if last is not None and margins[last] >= CLEAR_MARGIN and ordered[last] >= CLEAR_LOSS:
+        return ranking[: last + 1], True, margins[last]
+    return ranking[:1], False, margins[0] if margins else math.nan
