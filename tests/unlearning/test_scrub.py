@@ -58,6 +58,15 @@ def test_a_max_step_in_the_first_epochs_and_a_min_step_in_all(strength, epoch):
     torch.testing.assert_close(result["loss"], 0.7 * result["retain_loss"] + 0.3 * result["retain_kl"])
 
 
+def test_max_steps_can_be_as_rare_as_the_records_to_forget():
+    student = linear()
+    method = SCRUB(lr=LR, max_every=3)
+    method.prepare(linear(1))
+    optimizer = method.configure_optimizer(student.parameters())
+    results = [method.unlearn_step(student, RETAIN, FORGET, optimizer, step, 0) for step in range(7)]
+    assert ["forget_kl" in result for result in results] == [True, False, False, True, False, False, True]
+
+
 def test_strength_zero_takes_one_optimiser_step_only():
     """A max step with a gradient of zero would still move the weights by momentum."""
     steps = []
@@ -114,6 +123,7 @@ def test_a_step_without_a_teacher_is_named():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
+        ({"max_every": 0}, "max_every"),
         ({"temperature": 0}, "temperature"),
         ({"alpha": -1}, "alpha"),
         ({"gamma": -1}, "gamma"),

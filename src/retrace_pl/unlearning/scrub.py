@@ -26,7 +26,8 @@ class SCRUB(UnlearningMethod):
     the scrub baseline of MLS-Bench. Both carry the factor T^2 in both terms.
 
     The authors alternate whole epochs of max and min steps; here, as in MLS-Bench, every pair of batches gets one of
-    each. The divergence has no upper bound. Batch normalisation in train mode, as published, holds the logits of the
+    each, which sees the few records to forget many times an epoch; `max_every` takes that back. The divergence has no
+    upper bound. Batch normalisation in train mode, as published, holds the logits of the
     forget batch within bounds, and the min steps bring its running statistics back to the retained records; with
     "freeze" nothing does the first, so that `lr` and `strength` must be far lower. There too the first max step does
     nothing, because the teacher still equals the student and the divergence has no gradient. Under Adam, which divides
@@ -39,6 +40,8 @@ class SCRUB(UnlearningMethod):
         alpha: Weight of the divergence in the min step, 0 or more; 0.001 to 0.01 are published.
         gamma: Weight of the cross-entropy in the min step, 0 or more.
         msteps: Number of epochs with max steps.
+        max_every: In those epochs, one max step for so many pairs of batches, 1 or more. Retained over forget records
+            gives the authors' one pass over the records to forget an epoch.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the divergence that the max step
             ascends.
 
@@ -52,8 +55,8 @@ class SCRUB(UnlearningMethod):
         "lr": Span(1e-3, 2e-2, log=True),
         "epochs": Span(5, 15),
         "msteps": Span(1, 3),
+        "max_every": Span(1, 32, log=True),
         "strength": Span(0.05, 1.0, log=True),
-        "batch_size": Choice((64, 128)),
     }
 
     def __init__(
@@ -64,6 +67,7 @@ class SCRUB(UnlearningMethod):
         alpha: float = 0.001,
         gamma: float = 0.99,
         msteps: int = 2,
+        max_every: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(epochs=epochs, lr=lr, **kwargs)
@@ -72,10 +76,12 @@ class SCRUB(UnlearningMethod):
         at_least("alpha", alpha, 0, self.name)
         at_least("gamma", gamma, 0, self.name)
         at_least("msteps", msteps, 0, self.name)
+        at_least("max_every", max_every, 1, self.name)
         self.temperature = temperature
         self.alpha = alpha
         self.gamma = gamma
         self.msteps = msteps
+        self.max_every = max_every
         self.teacher: nn.Module | None = None
 
     def prepare(self, model: nn.Module) -> None:
@@ -93,7 +99,7 @@ class SCRUB(UnlearningMethod):
     ) -> dict[str, Any]:
         """A max step in the first epochs, then a min step; "loss" is that of the min step."""
         result: dict[str, Any] = {}
-        if epoch < self.msteps and self.strength > 0:
+        if epoch < self.msteps and step % self.max_every == 0 and self.strength > 0:
             _, divergences = self._divergences(model, forget_batch)
             away = self.forget_mean(divergences, forget_batch)
             optimizer.zero_grad()

@@ -45,8 +45,8 @@ class SCRUBRewind(SCRUB):
         "lr": Span(1e-3, 2e-2, log=True),
         "epochs": Span(5, 12),
         "msteps": Span(1, 5),
+        "max_every": Span(1, 32, log=True),
         "strength": Span(0.05, 1.0, log=True),
-        "batch_size": Choice((64, 128)),
     }
 
     def __init__(
