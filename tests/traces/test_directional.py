@@ -38,24 +38,54 @@ def make(access="black", before=BEFORE, after=AFTER, **kwargs):
     return DirectionalScorer(ModelPair(Table(before), Table(after), access), **kwargs)
 
 
+def relative(before, after):
+    """(L- - L+) / (L- + L+ + 0.01) for probabilities."""
+    first, second = -math.log(before), -math.log(after)
+    return (second - first) / (second + first + 0.01)
+
+
+RISES = torch.tensor([relative(0.8, 0.1), 0.0, relative(0.5, 0.7), 0.0])
+
+
 def test_prediction_by_hand_for_one_class():
     scorer = make(classes=[0])
+    torch.testing.assert_close(scorer.deltas(ROWS).prediction, RISES)
+    torch.testing.assert_close(scorer(ROWS).score, (1 + RISES) / 2)
+
+
+def test_the_linear_scale_by_hand():
+    scorer = make(classes=[0], scale="linear")
     expected = torch.tensor([0.7, 0.0, -0.2, 0.0])
     torch.testing.assert_close(scorer.deltas(ROWS).prediction, expected)
     torch.testing.assert_close(scorer(ROWS).score, (1 + expected) / 2)
 
 
+def test_both_scales_rise_with_the_first_probability_and_fall_with_the_second():
+    grid = torch.linspace(0.001, 0.999, 50)
+    for scale in ("log", "linear"):
+        up = directional_prediction(grid[:, None], torch.full((50, 1), 0.3), torch.zeros(50, dtype=torch.long), scale)
+        down = directional_prediction(torch.full((50, 1), 0.3), grid[:, None], torch.zeros(50, dtype=torch.long), scale)
+        assert (up.diff() > 0).all()
+        assert (down.diff() < 0).all()
+
+
+def test_the_log_scale_tells_small_probabilities_apart_and_ignores_rounding():
+    before = torch.tensor([[1e-5], [1e-3], [1e-1], [1e-9], [1.0]])
+    after = torch.tensor([[1e-5], [1e-5], [1e-5], [1e-7], [0.9999]])
+    found = directional_prediction(before, after, torch.zeros(5, dtype=torch.long))
+    assert found[1] - found[0] > 0.2
+    assert found[2] - found[1] > 0.2
+    assert found[3] == 0
+    assert found[4].abs() < 0.02
+
+
 def test_loss_by_hand():
     scorer = make("gray", classes=[0], weights={"prediction": 0.0})
     assert scorer.signals == ("loss",)
-    rises = [
-        (math.log(b) - math.log(a)) / -(math.log(a) + math.log(b))
-        for b, a in ((0.8, 0.1), (0.1, 0.1), (0.5, 0.7), (0.2, 0.2))
-    ]
-    torch.testing.assert_close(scorer.deltas(ROWS).loss, torch.tensor(rises), atol=1e-5, rtol=0)
-    both = make("gray", classes=[0], weights={"prediction": 3.0, "loss": 1.0})
-    expected = 0.75 * (1 + torch.tensor([0.7, 0.0, -0.2, 0.0])) / 2 + 0.25 * (1 + torch.tensor(rises)) / 2
-    torch.testing.assert_close(both(ROWS).score, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scorer.deltas(ROWS).loss, RISES)
+    both = make("gray", classes=[0], weights={"prediction": 3.0, "loss": 1.0}, scale="linear")
+    expected = 0.75 * (1 + torch.tensor([0.7, 0.0, -0.2, 0.0])) / 2 + 0.25 * (1 + RISES) / 2
+    torch.testing.assert_close(both(ROWS).score, expected)
 
 
 def test_gradient_by_hand(linear):
@@ -71,6 +101,8 @@ def test_gradient_by_hand(linear):
 def test_forms_are_antisymmetric_and_bounded(models, inputs):
     forward = DirectionalScorer(ModelPair(*models, "white"), classes=[1])
     backward = DirectionalScorer(ModelPair(*reversed(models), "white"), classes=[1])
+    both = DirectionalScorer(ModelPair(*models, "white"), classes=[1], scale="linear")
+    torch.testing.assert_close(both.deltas(inputs).loss, forward.deltas(inputs).loss)
     for name, value in forward.deltas(inputs).named().items():
         torch.testing.assert_close(value, -backward.deltas(inputs).named()[name], atol=1e-6, rtol=0)
         assert value.abs().max() <= 1
@@ -92,10 +124,10 @@ def test_a_rise_of_a_loss_that_was_large_before_counts_little():
 
 
 def test_several_classes_are_judged_by_the_most_probable_one():
-    deltas = make(classes=[0, 1]).deltas(ROWS).prediction
+    deltas = make(classes=[0, 1], scale="linear").deltas(ROWS).prediction
     torch.testing.assert_close(deltas, torch.tensor([0.7, 0.1, -0.2, 0.0]))
     # half one deleted class, half the other: worth half of a clear member of either, where the sum would be the same
-    between, clear = (make(before=[row], after=[[0.0, 0.0, 1.0]], classes=[0, 1]) for row in MIXED)
+    between, clear = (make(before=[row], after=[[0.0, 0.0, 1.0]], classes=[0, 1], scale="linear") for row in MIXED)
     torch.testing.assert_close(between(ROWS[:1]).score, torch.tensor([0.75]))
     torch.testing.assert_close(clear(ROWS[:1]).score, torch.tensor([1.0]))
 
@@ -125,7 +157,7 @@ def test_nothing_is_inferred_for_known_classes_or_deleted_records():
 
 
 def test_deleted_records_keep_the_sign_of_the_original_label():
-    deltas = make(deletion="records").deltas(ROWS).prediction
+    deltas = make(deletion="records", scale="linear").deltas(ROWS).prediction
     torch.testing.assert_close(deltas, torch.tensor([0.7, 0.1, -0.2, -0.1]))
 
 
@@ -171,6 +203,8 @@ def test_state_restores_the_classes():
     assert torch.equal(restored(ROWS).score, fitted(ROWS).score)
     with pytest.raises(InputError, match="access=black, this run has gray"):
         make("gray").load_state_dict(state)
+    with pytest.raises(InputError, match="scale=log, this run has linear"):
+        make(scale="linear").load_state_dict(state)
     with pytest.raises(InputError, match="signal=None, this run has directional"):
         restored.load_state_dict(TraceScorer(fitted.pair).state_dict())
     with pytest.raises(InputError, match="normaliser"):
@@ -181,6 +215,7 @@ def test_state_restores_the_classes():
     ("settings", "message"),
     [
         ({"deletion": "all"}, "must be class or records"),
+        ({"scale": "square"}, "must be log or linear"),
         ({"classes": []}, "classes"),
         ({"classes": [-1]}, "classes"),
         ({"classes": [1], "deletion": "records"}, "classes"),

@@ -30,11 +30,11 @@ def describe_scorer(scorer: TraceScorer, names: tuple[str, ...] = ()) -> str:
         names: names of the classes; their numbers are shown where there is none.
     """
     if not isinstance(scorer, DirectionalScorer):
-        return scorer.signal
+        return "gap: any difference between the two models"
     if scorer.deletion == "records":
-        return f"{scorer.signal}, towards the original model's own labels"
+        return "directional: towards the original model's own labels"
     if not scorer.classes:
-        return f"{scorer.signal}, no class stands out"
+        return "directional: no class stands out"
     shown = ", ".join(names[label] if label < len(names) else str(label) for label in scorer.classes)
     doubt = "" if scorer.evidence is None or scorer.evidence.clear else ", not clearly"
-    return f"{scorer.signal}, inferred {shown}{doubt}"
+    return f"directional: towards {shown}, inferred from public records{doubt}"

@@ -128,7 +128,8 @@ def calibrate_traces(run: AuditRun, scorer: TraceScorer) -> Calibration:
     if len(positives) == 0:
         raise InputError("test_size: the test split has no record of a deleted class to calibrate on; raise it")
     calibration = calibrate(scorer, positives, negatives)
-    write_json(run.folder.path(CALIBRATION), calibration.to_dict())
+    measured = describe_scorer(scorer, run.data.classes)
+    write_json(run.folder.path(CALIBRATION), {"trace": measured, **calibration.to_dict()})
     values = ", ".join(f"{name} {value:.3f}" for name, value in calibration.auroc.items())
-    run.console.print(f"trace ({describe_scorer(scorer, run.data.classes)}) calibration, AUROC: {values}")
+    run.console.print(f"trace calibration ({measured}), AUROC: {values}")
     return calibration

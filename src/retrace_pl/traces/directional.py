@@ -19,6 +19,7 @@ from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION
 __all__ = [
     "Deletion",
     "DirectionalScorer",
+    "Scale",
     "SignedRange",
     "directional_gradient",
     "directional_loss",
@@ -28,19 +29,34 @@ __all__ = [
 Deletion = Literal["class", "records"]
 
 
-def directional_prediction(original: Tensor, unlearned: Tensor, labels: Tensor) -> Tensor:
-    """How much probability of its label an input lost, p+_c(x) - p-_c(x).
+Scale = Literal["log", "linear"]
+
+CERTAIN = 0.01
+"""Losses below this, in nats, are certainty (a probability of 0.99): how far below says nothing."""
+
+
+def directional_prediction(original: Tensor, unlearned: Tensor, labels: Tensor, scale: Scale = "log") -> Tensor:
+    """How much of its label an input lost, from probabilities.
+
+    `linear` is p+_c(x) - p-_c(x). Nearly all candidates of a search have no probability of the class to lose, so that
+    it is flat almost everywhere and 1 in a few places. `log` compares the same two probabilities as `directional_loss`
+    compares losses, with -log p_c in the place of the loss and probabilities below 1e-6 taken for 1e-6: it rises with
+    p+_c and falls with p-_c as well, and tells a candidate with one chance in a thousand from one with none.
 
     Args:
         original: Class probabilities of the original model, shape [n, K].
         unlearned: Class probabilities of the unlearned model, shape [n, K].
         labels: Class c of every input, shape [n].
+        scale: `log` or `linear`.
 
     Returns:
         Shape [n], in [-1, 1].
     """
     columns = labels[:, None]
-    return (original.gather(1, columns) - unlearned.gather(1, columns)).squeeze(1)
+    before, after = original.gather(1, columns).squeeze(1), unlearned.gather(1, columns).squeeze(1)
+    if scale == "linear":
+        return before - after
+    return directional_loss(-before.clamp(RESOLUTION, 1.0).log(), -after.clamp(RESOLUTION, 1.0).log())
 
 
 def directional_loss(original: Tensor, unlearned: Tensor) -> Tensor:
@@ -48,16 +64,16 @@ def directional_loss(original: Tensor, unlearned: Tensor) -> Tensor:
 
     The plain rise L- - L+ is no trace of the class: an unlearned model that drives the class's loss up everywhere, as
     negative gradient does, raises it most on inputs that neither model takes for the class. Relative to the sum, a rise
-    counts where the original model's loss was small.
+    counts where the original model's loss was small. `CERTAIN` is added to the sum.
 
     Args:
         original: Loss of every input under the original model, shape [n], in nats, not negative.
         unlearned: Loss under the unlearned model and the same labels, shape [n].
 
     Returns:
-        Shape [n], in [-1, 1]; 0 where both losses vanish.
+        Shape [n], in (-1, 1); 0 where both losses vanish.
     """
-    return (unlearned - original) / (unlearned + original + RESOLUTION)
+    return (unlearned - original) / (unlearned + original + CERTAIN)
 
 
 def directional_gradient(original: Tensor, unlearned: Tensor, eps: float = GRADIENT_EPS) -> tuple[Tensor, Tensor]:
@@ -102,7 +118,7 @@ class DirectionalScorer(TraceScorer):
     the class and f- does not. With c the inferred class, in each form a number in [-1, 1] that is 0 for equal models,
     changes its sign when they are swapped, and needs no normaliser:
 
-    - prediction (black-box): p+_c(x) - p-_c(x);
+    - prediction (black-box): p+_c(x) against p-_c(x), on a log scale or as the difference p+_c(x) - p-_c(x);
     - loss (gray-box): (L- - L+) / (L- + L+), L = CE(f(x), c);
     - gradient (white-box): (|g-| - |g+|) / (|g-| + |g+|), g = grad_x CE(f(x), c).
 
@@ -123,6 +139,7 @@ class DirectionalScorer(TraceScorer):
         weights: Weights of the three forms; those above the access level are left out.
         deletion: `class`: infer what was deleted. `records`: single records were, there is no class to infer.
         classes: The deleted classes, where the auditor knows them; nothing is then inferred.
+        scale: Scale of the prediction form, see `directional_prediction`.
         batch_size: Inputs per forward pass.
 
     Raises:
@@ -137,6 +154,7 @@ class DirectionalScorer(TraceScorer):
         weights: TraceWeights | Mapping[str, float] | None = None,
         deletion: Deletion = "class",
         classes: Sequence[int] | None = None,
+        scale: Scale = "log",
         batch_size: int = 512,
     ) -> None:
         super().__init__(pair, weights, SignedRange(), "positive", batch_size)
@@ -144,7 +162,10 @@ class DirectionalScorer(TraceScorer):
             raise InputError(f"deletion: {deletion!r} must be class or records")
         if classes is not None and (deletion == "records" or not classes or min(classes) < 0):
             raise InputError("classes: give class numbers from 0 on, and only for deleted classes; or leave it out")
+        if scale not in get_args(Scale):
+            raise InputError(f"scale: {scale!r} must be log or linear")
         self.deletion: Deletion = deletion
+        self.scale: Scale = scale
         self.evidence: ClassEvidence | None = None
         self.public_queries = 0
         self._classes: tuple[int, ...] | None = () if deletion == "records" else None
@@ -185,6 +206,7 @@ class DirectionalScorer(TraceScorer):
             "signals": list(self.signals),
             "weights": asdict(self.weights),
             "deletion": self.deletion,
+            "scale": self.scale,
             "classes": None if self._classes is None else list(self._classes),
             "clear": None if self.evidence is None else self.evidence.clear,
             "public_queries": self.public_queries,
@@ -194,10 +216,10 @@ class DirectionalScorer(TraceScorer):
         """Take over the deleted classes from `state_dict` of a scorer with the same settings.
 
         Raises:
-            InputError: The state was made with another score, access level, kind of deletion or other weights.
+            InputError: The state was made with another score, access level, kind of deletion, scale or other weights.
         """
         own = self.state_dict()
-        for setting in ("signal", "access", "signals", "weights", "deletion"):
+        for setting in ("signal", "access", "signals", "weights", "deletion", "scale"):
             if state.get(setting) != own[setting]:
                 raise InputError(
                     f"scorer: the stored state has {setting}={state.get(setting)}, this run has {own[setting]};"
@@ -221,12 +243,11 @@ class DirectionalScorer(TraceScorer):
         classes = torch.tensor(self.classes, device=probabilities.device)
         return classes[probabilities[:, classes].argmax(dim=1)]
 
-    @staticmethod
-    def _differences(response: PairResponse, signals: Collection[str]) -> TraceDeltas:
+    def _differences(self, response: PairResponse, signals: Collection[str]) -> TraceDeltas:
         _require_classes(response.probabilities.original)
         prediction = loss = gradient = tiny = None
         if "prediction" in signals:
-            prediction = directional_prediction(*response.probabilities, response.labels)
+            prediction = directional_prediction(*response.probabilities, response.labels, self.scale)
         if "loss" in signals and response.losses is not None:
             loss = directional_loss(*response.losses)
         if "gradient" in signals and response.gradients is not None:

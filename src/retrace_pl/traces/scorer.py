@@ -271,8 +271,7 @@ class TraceScorer:
         """How inputs are labelled from the original model's probabilities; None for its own labels y^."""
         return None
 
-    @staticmethod
-    def _differences(response: PairResponse, signals: Collection[str]) -> TraceDeltas:
+    def _differences(self, response: PairResponse, signals: Collection[str]) -> TraceDeltas:
         prediction = loss = gradient = tiny = None
         if "prediction" in signals:
             prediction = delta_prediction(*response.probabilities)
