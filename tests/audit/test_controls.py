@@ -21,6 +21,7 @@ def test_pairs_name_the_models():
     assert get_control("matched-retrain").pair == ("original", "retrained")
     assert get_control("null").pair == ("original", "reseeded")
     assert "original" not in get_control("never-trained").pair
+    assert get_control(None) is get_control("null"), "YAML reads the id as nothing"
     assert get_control("prior").pair is None
 
 

@@ -143,12 +143,13 @@ CONTROLS = ControlRegistry(
 """The controls of an audit; further ones are registered in the same way."""
 
 
-def get_control(name: str, registry: Mapping[str, Control] = CONTROLS) -> Control:
-    """Looks a control up by id; hyphens count as underscores.
+def get_control(name: str | None, registry: Mapping[str, Control] = CONTROLS) -> Control:
+    """Looks a control up by id; hyphens count as underscores, and None as ``null``, which YAML reads as None.
 
     Raises:
         InputError: If no control has that name.
     """
+    name = "null" if name is None else name
     key = name.strip().lower().replace("-", "_")
     if key in registry:
         return registry[key]
@@ -157,7 +158,7 @@ def get_control(name: str, registry: Mapping[str, Control] = CONTROLS) -> Contro
     raise InputError(f"controls: unknown control '{name}': {hint}Choose from {', '.join(registry)}")
 
 
-def parse_controls(names: Iterable[str], registry: Mapping[str, Control] = CONTROLS) -> tuple[Control, ...]:
+def parse_controls(names: Iterable[str | None], registry: Mapping[str, Control] = CONTROLS) -> tuple[Control, ...]:
     """Resolves a list of names into controls, in registry order and without repeats.
 
     Args:
