@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from retrace_pl.attacks import ReTrace
+from retrace_pl.audit import CONTROLS
 from retrace_pl.cli import INTERRUPTED, main
 from retrace_pl.pipeline.api import run_audit
 from retrace_pl.pipeline.other_attacks import attack_names, distinguishing
-from retrace_pl.pipeline.parsing import parse
+from retrace_pl.pipeline.parsing import config_folders, parse
+from retrace_pl.pipeline.parts import parts
 from retrace_pl.pipeline.runner import stage_keys
 from retrace_pl.searchers import CEMSearcher, RandomSearcher
 
@@ -240,3 +243,23 @@ def test_lists_of_files_are_found_beside_the_configuration(tiny, tmp_path):
     [attack] = request.config.baselines
     assert (attack.top_k, type(attack.searcher)) == (5, CEMSearcher)
     assert request.settings["baselines"][0]["init_args"]["searcher"]["class_path"].endswith("CEMSearcher")
+
+
+def class_of(file):
+    return yaml.safe_load(file.read_text())["class_path"].rpartition(".")[2]
+
+
+def test_every_attack_of_the_package_has_a_preset_and_is_in_the_full_demo(tmp_path):
+    config = parse("audit", "", ["--config", "digits_full", "--output", str(tmp_path)]).config
+    known = {kind: {part["name"] for part in parts(kind)} for kind in ("attacks", "inferences")}
+    assert {type(attack).__name__ for attack in (config.attack, *config.baselines)} == known["attacks"]
+    assert {type(inference).__name__ for inference in config.inferences} == known["inferences"]
+    assert set(config.audit.controls) == set(CONTROLS)
+    files = sorted((config_folders()[0] / "attack").glob("*.yaml"))
+    assert {class_of(file) for file in files} == known["attacks"] | known["inferences"]
+    lists = {"baselines": "attacks", "inferences": "inferences"}
+    options = [
+        f"--{name}=[{','.join(str(f) for f in files if class_of(f) in known[kind])}]" for name, kind in lists.items()
+    ]
+    config = parse("audit", "", ["--config", "digits", "--output", str(tmp_path), *options]).config
+    assert len(config.baselines) + len(config.inferences) == len(files)
