@@ -30,11 +30,11 @@ demo: setup ## run a whole audit on scikit-learn's digits; the report lands in r
 # Tests on larger real data run where the data lies beside the repository, or where RETRACE_SHARED_DATA says.
 test test-all benchmark: export RETRACE_SHARED_DATA := $(or $(RETRACE_SHARED_DATA),$(realpath ../shared/data))
 
-test: setup ## run the tests that take minutes at most
-	$(BIN)/python -m pytest
+test: setup ## run the tests that take minutes at most, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: setup ## run every test, the slow ones and those for accelerators too
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -n auto --dist loadfile -m ''
 
 lint: setup ## check style, formatting and the layers of the architecture
 	$(BIN)/ruff check .
