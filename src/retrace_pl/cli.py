@@ -25,6 +25,7 @@ COMMANDS = {
     "attack": "retrace_pl.external.commands:attack",
     "evaluate": "retrace_pl.pipeline.commands:evaluate",
     "report": "retrace_pl.pipeline.commands:report",
+    "pool": "retrace_pl.pipeline.pool:pool",
     "tune": "retrace_pl.tuning.commands:tune",
     "mls-bench": "retrace_pl.mls_bench.commands:mls_bench",
     "list": "retrace_pl.pipeline.parts:list_parts",

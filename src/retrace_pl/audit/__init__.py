@@ -5,7 +5,7 @@ from retrace_pl.audit.controls import CONTROLS, Control, ControlRegistry, get_co
 from retrace_pl.audit.facts import Check, Kind, Status, Verdict, VerdictThresholds, lookup, not_finite
 from retrace_pl.audit.leakage import Leakage, avoidable_leakage, excess_leakage, expected_nearest, record_leakage
 from retrace_pl.audit.model_spread import SINGLE_PAIR, excess_over_pairs, over_forgetting
-from retrace_pl.audit.pooling import combine_leakage
+from retrace_pl.audit.pooling import Cell, combine_leakage
 from retrace_pl.audit.pvalues import (
     FDR,
     Significance,
@@ -22,6 +22,7 @@ __all__ = [
     "FDR",
     "SINGLE_PAIR",
     "SINGLE_REPEAT",
+    "Cell",
     "Check",
     "Control",
     "ControlRegistry",

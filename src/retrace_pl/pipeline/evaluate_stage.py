@@ -17,7 +17,7 @@ from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
 from retrace_pl.pipeline.control_models import inapplicable_controls
 from retrace_pl.pipeline.evidence import gather_evidence
 from retrace_pl.pipeline.judge import Judge
-from retrace_pl.pipeline.judge_controls import control_leakage, judged_controls
+from retrace_pl.pipeline.judge_controls import control_leakage, judged_controls, stored_outcomes
 from retrace_pl.pipeline.judge_others import judged_baselines, judged_inferences
 from retrace_pl.pipeline.needs import needs_shadow
 from retrace_pl.pipeline.other_attacks import BASELINE
@@ -79,6 +79,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "baselines": judged_baselines(run, judge, searches),
         "inferences": judged_inferences(run, judge),
         "floors": reconstruction_floors(judge.deleted, judge.evaluator),
+        "outcome": judge.outcome,
         "leakage": judge.leakage() | control_leakage(run, judge),
         "budget": {
             "queries": run.config.queries,
@@ -104,7 +105,9 @@ def evaluate(run: AuditRun) -> list[str]:
         {"name": check.name, "value": check.value, "threshold": check.threshold, "passed": check.passed}
         for check in verdict.checks
     ]
-    write_tensors(run.folder.path(EVALUATION), {**judge.pictures(_names(applied)), **evidence.tensors})
+    write_tensors(
+        run.folder.path(EVALUATION), {**judge.pictures(_names(applied)), **evidence.tensors, **stored_outcomes(judge)}
+    )
     write_json(run.folder.path(METRICS), metrics)
     return [METRICS, EVALUATION]
 

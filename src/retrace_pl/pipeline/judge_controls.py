@@ -91,6 +91,13 @@ def _over_forgetting(run: AuditRun, judge: Judge) -> dict[str, Any] | None:
     return over_forgetting(losses[0], losses[1:], **options).as_dict()
 
 
+def stored_outcomes(judge: Judge) -> dict[str, Tensor]:
+    """Outcome of every candidate of the audited pair and of the controls, all repeats, for pooling several audits."""
+    names = [AUDITED, *(control for control in CONTROLS if control != "holdout")]
+    labels = [label for name in names for label in judge.labels(name)]
+    return {f"outcomes.{label}": torch.as_tensor(judge.outcomes(label)).float() for label in labels}
+
+
 @torch.no_grad()
 def _losses(model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device) -> Any:
     """Cross-entropy of every record under its own label [n], in nats."""
