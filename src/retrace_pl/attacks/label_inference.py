@@ -25,8 +25,9 @@ class LabelInference(InferenceAttack):
     Source: Hu et al., "Learn What You Want to Unlearn" (IEEE S&P 2024, arXiv 2404.03233), label inference. Classifiers
     only. White-box access ascends input gradients of f+; below that, coordinates are estimated from probabilities.
 
-    An evaluation of a probe, by one model or by both, is one query. Where the budget does not bring every class to the
-    asked-for confidence, its most confident inputs are used and the answer says so (``reached``).
+    An evaluation of a probe, by one model or by both, is one query. Where the budget does not bring a class to the
+    asked-for confidence, its most confident inputs are used. Their Delta is not comparable with the others', since less
+    certain predictions move more easily; the answer then says ``confident: false``, and ``reached`` counts by class.
 
     Args:
         confidence: Probability under f+ at which a probe is good, in (0, 1).
@@ -186,6 +187,7 @@ class LabelInference(InferenceAttack):
             "margin": second - lowest,
             "confidence": confidence,
             "reached": reached,
+            "confident": min(reached) > 0,
             "access": str(pair.access),
             "start": self.start,
         }

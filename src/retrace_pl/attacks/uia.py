@@ -30,6 +30,9 @@ _LABEL_SHARE = 4
 
 _CURVE_POINTS = 100
 
+_CLEARLY = 2.0
+"""From this multiple of ``random_cosine`` on, a cosine is called above random: a rule of thumb."""
+
 
 class UIA(Attack):
     """Unlearning inversion: the deleted records are the inputs whose gradient is the direction of unlearning.
@@ -45,7 +48,7 @@ class UIA(Attack):
     integral over a path after many, mixed with retained gradients after most methods, and no gradient after retraining
     from scratch. The attack runs wherever parameters differ, and reports the cosine that it reached beside
     ``random_cosine``: what a linear subspace with as many dimensions as the inputs shares with a random direction, the
-    square root of numbers in the inputs over parameters.
+    square root of numbers in the inputs over parameters. ``above_random`` says whether the cosine is twice that.
 
     A query is one input shown to f+ for one step. Where the settings exceed the budget, restarts are cut first and then
     steps; ``reduction`` among the facts says so.
@@ -190,11 +193,13 @@ class UIA(Attack):
         labels: Tensor,
     ) -> dict[str, Any]:
         best = matches[0]
+        random_cosine = math.sqrt(min(1.0, best.inputs.numel() / matcher.size))
         return {
             "labels": labels.tolist(),
             "cosine": best.cosine,
             "cosines": [match.cosine for match in matches],
-            "random_cosine": math.sqrt(min(1.0, best.inputs.numel() / matcher.size)),
+            "random_cosine": random_cosine,
+            "above_random": best.cosine > _CLEARLY * random_cosine,
             "total_variation": best.variation,
             "relative_difference": difference.relative_norm,
             "parameters": matcher.size,
