@@ -4,6 +4,7 @@ from retrace_pl.searchers.base import NullObserver, PolicyState, Searcher, Searc
 from retrace_pl.searchers.cem import CEMSearcher
 from retrace_pl.searchers.cma_es import CMAESSearcher
 from retrace_pl.searchers.gradient_ascent import GradientAscentSearcher
+from retrace_pl.searchers.mixture import MixtureSearcher
 from retrace_pl.searchers.policy import LatentPolicy, load_policy, rebuild_policy, save_policy
 from retrace_pl.searchers.random import RandomSearcher
 from retrace_pl.searchers.sb3 import SB3Searcher, resolve_algorithm
@@ -13,6 +14,7 @@ __all__ = [
     "CMAESSearcher",
     "GradientAscentSearcher",
     "LatentPolicy",
+    "MixtureSearcher",
     "NullObserver",
     "PolicyState",
     "RandomSearcher",

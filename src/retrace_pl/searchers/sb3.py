@@ -23,6 +23,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.searchers.base import PolicyState, Searcher, SearchObserver
 from retrace_pl.searchers.randomness import isolated_global_random
 from retrace_pl.searchers.training_log import kl_to_prior, training_scalars
+from retrace_pl.searchers.warm_start import start_from_elites
 
 __all__ = ["SB3Searcher", "resolve_algorithm"]
 
@@ -99,6 +100,8 @@ class SB3Searcher(Searcher):
         exploration_std: Standard deviation of the action noise; deterministic off-policy algorithms (TD3, DDPG) only.
         algorithm_kwargs: Further arguments of the algorithm's constructor.
         device: Where the policy is trained; the CPU is the faster place for such a small network.
+        warm_start: Queries of the budget spent on samples of the prior first; the policy then starts at the best of
+            them (:mod:`retrace_pl.searchers.warm_start`). On-policy algorithms only.
     """
 
     name: ClassVar[str] = "sb3"
@@ -122,11 +125,15 @@ class SB3Searcher(Searcher):
         exploration_std: float | None = None,
         algorithm_kwargs: dict[str, Any] | None = None,
         device: str = "cpu",
+        warm_start: int = 0,
     ) -> None:
         if num_envs < 1:
             raise InputError(f"searcher.num_envs must be at least 1, got {num_envs}")
         self.algorithm = resolve_algorithm(algorithm)
         self.on_policy = issubclass(self.algorithm, OnPolicyAlgorithm)
+        if warm_start < 0 or (warm_start and not self.on_policy):
+            raise InputError("searcher.warm_start must not be negative, and 0 for off-policy algorithms")
+        self.warm_start = warm_start
         self.num_envs = num_envs
         self.net_arch = tuple(net_arch)
         self.log_std_init = log_std_init
@@ -177,14 +184,17 @@ class SB3Searcher(Searcher):
 
     def _search(self, core: LatentCore, budget: int, seed: int, observer: SearchObserver) -> None:
         rollout = self.rollout_queries()
-        whole = budget // rollout * rollout
+        left = budget - core.queries - self.warm_start
+        whole = left // rollout * rollout
         if whole < rollout * (1 if self.on_policy else 2):
             raise InputError(
-                f"a budget of {budget} queries allows {self.algorithm.__name__} no update: a rollout takes {rollout}; "
-                "raise the budget or lower searcher.num_envs"
+                f"a budget of {left} queries allows {self.algorithm.__name__} no update: a rollout takes {rollout}; "
+                "raise the budget or lower searcher.num_envs or searcher.warm_start"
             )
         with isolated_global_random(seed):
             model: Any = self._build(core, budget, seed)
+            if self.warm_start:
+                start_from_elites(core, model.policy, self.warm_start, seed)
             watch = _Watch(core, observer, every=budget // _REPORTS)
             model.learn(whole, callback=watch, log_interval=None)
             self._spend_rest(core, model)
