@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retrace_pl.attacks import ReTrace
 from retrace_pl.audit import CONTROLS
@@ -109,6 +110,8 @@ def test_scores_in_the_metrics_are_the_traces_whatever_the_attack_climbed(with_o
 def test_curves_are_those_that_climb_the_trace(with_others):
     curves = json.loads((with_others / "curves.json").read_text())
     assert "baselines.retrace_cem" in curves
+    log = EventAccumulator(str(with_others / "tensorboard" / "search")).Reload().Tags()
+    assert {f"search/baseline.retrace_cem{run}-0/topk_score" for run in ("", ".matched_retrain")} <= set(log["scalars"])
     assert not any("one_direction" in name or "matched_retrain" in name[len("matched_retrain") :] for name in curves)
 
 
@@ -144,6 +147,18 @@ def test_an_attack_that_exceeds_the_budget_is_refused(run_copy, tiny, toys, caps
     command = ["attack", "--config", tiny, "--output", str(run_copy), "--quiet"]
     assert main([*command, '--baselines=[{"class_path": "toy_attacks.Greedy"}]']) == 1
     assert "baseline.greedy-0 used 257 queries of a budget of 256" in capsys.readouterr().err
+
+
+def test_an_inference_that_learns_from_an_unlearning_of_its_own_gets_one(with_others, tmp_path, toys):
+    folder = Path(shutil.copytree(with_others, tmp_path / "run"))
+    leaks = [{"class_path": "retrace_pl.attacks.UnlearningLeaks"}]
+    run = run_audit(folder / "config.yaml", folder, {"baselines": [], "inferences": leaks, "queries": 128})
+    found = run.metrics["inferences"]["unlearning_leaks"]
+    assert found["applicable"] is True
+    assert found["answer"]["shadow_deleted"] > 0
+    for row in (found, found["controls"]["matched_retrain"]):
+        assert 0 <= row["judged"]["auroc"] <= 1
+    assert (folder / "shadow.safetensors").is_file()
 
 
 def test_without_controls_the_baselines_run_once(with_others, tmp_path, toys):
