@@ -76,7 +76,7 @@ def _forest(features: NDArray[np.float64], labels: NDArray[np.int64], trees: int
     parts = [estimator.tree_ for estimator in fitted.estimators_]
     starts = np.cumsum([0, *(part.node_count for part in parts[:-1])])
     # Nodes of all trees in one row; a leaf is its own child, so that walking on from it changes nothing.
-    children = {"left": [], "right": []}
+    children: dict[str, list[NDArray[np.int64]]] = {"left": [], "right": []}
     for start, part in zip(starts, parts, strict=True):
         own = np.arange(part.node_count)
         for side, column in (("left", part.children_left), ("right", part.children_right)):

@@ -53,5 +53,5 @@ def start_from_elites(core: LatentCore, policy: Any, queries: int, seed: int, *,
         action = policy.get_distribution(latents.to(policy.device)).distribution.mean
         loss = functional.mse_loss(action, target)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
