@@ -19,7 +19,7 @@ __all__ = ["LabelInference"]
 
 
 class LabelInference(InferenceAttack):
-    """Infers the unlearned class: for every class, inputs of which f+ is certain; how much of that does f- keep?
+    """Infers the unlearned class: the one whose certain inputs f- is least certain of any more.
 
     ``Delta_c = mean over the probes of class c of p-_c(x) - p+_c(x)``, and the inferred class has the smallest one.
     Source: Hu et al., "Learn What You Want to Unlearn" (IEEE S&P 2024, arXiv 2404.03233), label inference. Classifiers
