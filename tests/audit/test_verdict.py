@@ -98,6 +98,11 @@ def test_what_leaks(metrics, kinds):
     assert ("nearer to the deleted records" in verdict.reason) is (Kind.RECORD in kinds)
 
 
+def test_without_a_null_pair_training_noise_is_not_ruled_out():
+    assert "training noise is not ruled out" in decide(changed(leakage__excess_null=None)).reason
+    assert "than what training noise yields" in decide(BASE).reason
+
+
 def test_thresholds_of_records_and_over_forgetting():
     metrics = changed(leakage__record__low=0.1, leakage__over_forgetting__low=2.0)
     strict = VerdictThresholds(min_record=0.2, min_over_forgetting=3.0)

@@ -90,10 +90,12 @@ def test_controls_are_judged_and_compared(metrics):
     ]  # fmt: skip
 
 
-def test_p_values_compare_selections_with_selections(folder, metrics):
-    facts, tensors = metrics["significance"], load_file(folder / "evaluation.safetensors")
+@pytest.mark.parametrize("by", ["score", "likeness"])
+def test_p_values_compare_selections_with_selections(folder, metrics, by):
+    tensors = load_file(folder / "evaluation.safetensors")
+    facts = metrics["significance"][by]
     assert (facts["null_pairs"], facts["null_candidates"], facts["candidates"]) == (2, 32, 32)
-    p, q = tensors["attack.p_values"], tensors["attack.q_values"]
+    p, q = tensors[f"attack.{by}_p"], tensors[f"attack.{by}_q"]
     assert p.shape == (16,)
     assert float(p.min()) >= 1 / 33 - 1e-6
     assert bool((q >= p - 1e-6).all())

@@ -21,14 +21,10 @@ def evidence(metrics):
     curve = reliability(groups["forget"], groups["retain"]).as_dict()
     metrics["calibration"] |= {"groups": score_groups(groups), "reliability": curve}
     metrics["calibration"]["tpr_by_signal"] = {"prediction": 0.91, "loss": 0.9, "gradient": None}
+    counts = {"level": 0.05, "candidates": 192, "null_candidates": 192, "null_pairs": 3}
     metrics["significance"] = {
-        "level": 0.05,
-        "candidates": 192,
-        "significant": 120,
-        "significant_and_recognised": 113,
-        "null_candidates": 192,
-        "null_pairs": 3,
-        "pair_p": 0.25,
+        "score": counts | {"significant": 0, "significant_and_recognised": 0, "pair_p": 0.5},
+        "likeness": counts | {"significant": 120, "significant_and_recognised": 113, "pair_p": 0.25},
     }
     metrics["verdict_kinds"] = ["class", "over_forgetting"]
     leak = {"value": 0.7, "low": 0.4, "high": 0.9, "metric": "sr_oracle", "level": 0.95, "repeats": 3, "note": ""}
@@ -39,7 +35,10 @@ def evidence(metrics):
 
 @pytest.fixture
 def full(make_run):
-    tensors = make_tensors() | {"attack.p_values": torch.full((64,), 0.0052)}
+    tensors = make_tensors() | {
+        "attack.score_p": torch.full((64,), 0.42),
+        "attack.likeness_p": torch.full((64,), 0.0052),
+    }
     return make_run(metrics=evidence(make_metrics()), tensors=tensors)
 
 
@@ -49,10 +48,12 @@ def test_everything_is_on_the_page(full):
     for words in (
         "Leak: the deleted class, forgotten too much",
         "Candidate by candidate",
-        "120 of 192 candidates have a trace that the null pairs cannot explain",
-        "the evaluator recognises 113 of them",
-        "Taken as a whole the audited pair has p = 0.25; with 3 null pairs no value below 0.25 is possible",
-        "p 0.0052",
+        "120 of 192 candidates resemble the deleted data more than training noise explains",
+        "the evaluator recognises 113 of them. Pair as a whole: p = 0.25.",
+        "0 of 192 candidates have a trace larger than training noise explains (q ≤ 0.05, Benjamini and Hochberg). Pair",
+        "no p-value below 0.25 is possible with 3 null pairs",
+        "p(s) 0.42",
+        "p(like) 0.0052",
         "Excess over null",
         "(does not apply: single records were deleted)",
         "The score on inputs whose answer is known.",

@@ -89,6 +89,8 @@ def _found_reason(metrics: Mapping[str, Any]) -> str:
     first = f"Candidates found through the two models are {than_prior}"
     if number(metrics, "leakage.excess_null.low") is not None:
         first += f" and than what training noise yields ({_difference(metrics, 'excess_null')})"
+    else:
+        first += " (the null pair did not run, so training noise is not ruled out)"
     value, low, high = (number(metrics, f"leakage.avoidable.{key}") for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return f"{first}; the matched retrain did not run, so whether better unlearning would prevent it is open."

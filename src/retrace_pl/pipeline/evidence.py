@@ -33,8 +33,9 @@ class Evidence:
 
     Args:
         calibration: further facts about the calibration of the score.
-        significance: how surprising the candidates' scores are; None without the null control.
-        tensors: signals and scores by group, p- and q-values of the first repeat's candidates.
+        significance: how surprising the candidates are by their `score` and by their `likeness` to the deleted data;
+            None without the null control.
+        tensors: signals and scores by group, p- and q-values of the first repeat's candidates by score and likeness.
     """
 
     calibration: dict[str, Any]
@@ -105,35 +106,45 @@ def _some(count: int) -> Tensor:
 def _significance(run: AuditRun, judge: Judge, models: SearchModels) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """P-values of the selected candidates against those that the null pairs' searches selected.
 
-    Every candidate keeps the raw differences of the pair it was found on; all of them are then brought to the audited
-    pair's scale. Rivals and other attacks choose their candidates in another way, so they have no p-values.
+    By the score: every candidate keeps the raw differences of the pair it was found on, and all of them are brought to
+    the audited pair's scale. By likeness: how much it resembles the deleted data for the judge, who is the same for
+    all. Rivals and other attacks choose their candidates in another way, so they have no p-values.
     """
     null = [(label, models.scorer(second)) for label, second in _null_searches(run)]
     if not null:
         return None, {}
-    audited = models.scorer(UNLEARNED)
-    labels = judge.labels(AUDITED)
-    parts = [(audited, judge.candidates[_inputs_of(label)]) for label in labels]
-    parts += [(scorer, judge.candidates[_inputs_of(label)]) for label, scorer in null]
+    audited, labels = models.scorer(UNLEARNED), judge.labels(AUDITED)
+    scorers = [(label, audited) for label in labels] + null
+    parts = [(scorer, judge.candidates[f"{label}/inputs"]) for label, scorer in scorers]
     scores = [part.double().numpy() for part in joint_scores(audited, parts)]
-    ours, theirs = scores[: len(labels)], scores[len(labels) :]
-    found = [significance(own, theirs) for own in ours]
+    likeness = [judge.likeness(label) for label, _ in scorers]
+    facts: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
+    for name, values in (("score", scores), ("likeness", likeness)):
+        ours, theirs = values[: len(labels)], values[len(labels) :]
+        found = [significance(own, theirs) for own in ours]
+        facts[name] = _facts(judge, labels, found, ours, theirs)
+        tensors |= {f"{AUDITED}.{name}_p": found[0].p, f"{AUDITED}.{name}_q": found[0].q}
+    return facts, {name: torch.from_numpy(values).float() for name, values in tensors.items()}
+
+
+def _facts(
+    judge: Judge, labels: list[str], found: list[Significance], ours: list[Any], theirs: list[Any]
+) -> dict[str, Any]:
     recognised = [_recognised(judge, label, one) for label, one in zip(labels, found, strict=True)]
-    means = [float(part.mean()) for part in theirs]
-    facts = {
+    mean, null_means = float(np.mean([own.mean() for own in ours])), [float(part.mean()) for part in theirs]
+    return {
         "level": FDR,
         "candidates": sum(len(one.p) for one in found),
         "significant": sum(int(one.significant().sum()) for one in found),
         "significant_and_recognised": None if None in recognised else sum(filter(None, recognised)),
         "null_candidates": found[0].null_candidates,
         "null_pairs": found[0].null_pairs,
-        "pair_p": pair_p_value(float(np.mean([own.mean() for own in ours])), means),
-        "mean_score": float(np.mean([own.mean() for own in ours])),
-        "null_mean_scores": means,
+        "pair_p": pair_p_value(mean, null_means),
+        "mean": mean,
+        "null_means": null_means,
         "repeats": [one.as_dict() for one in found],
     }
-    tensors = {f"{AUDITED}.p_values": torch.from_numpy(found[0].p), f"{AUDITED}.q_values": torch.from_numpy(found[0].q)}
-    return facts, {name: values.float() for name, values in tensors.items()}
 
 
 def _null_searches(run: AuditRun) -> list[tuple[str, str]]:
@@ -141,10 +152,6 @@ def _null_searches(run: AuditRun) -> list[tuple[str, str]]:
     if "null" not in run.config.audit.controls:
         return []
     return [(f"null-{repeat}", second) for repeat, (_, second) in enumerate(control_pairs(run, "null"))]
-
-
-def _inputs_of(label: str) -> str:
-    return f"{label}/inputs"
 
 
 def _recognised(judge: Judge, label: str, found: Significance) -> int | None:

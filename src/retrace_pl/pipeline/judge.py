@@ -139,6 +139,20 @@ class Judge:
         return torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in parts]).cpu()
 
     @torch.no_grad()
+    def likeness(self, label: str) -> Any:
+        """How much every candidate of a search resembles the deleted data [k], higher for more.
+
+        The evaluator's probability of the deleted classes; where success is not tied to classes, minus the distance to
+        the nearest deleted record.
+        """
+        inputs = self.candidates[f"{label}/inputs"]
+        if not self.deleted.class_based:
+            return -nearest_records(inputs, self.deleted.records).mse.double().cpu().numpy()
+        targets = list(self.deleted.target_classes)
+        logits = torch.cat([self.evaluator(part.to(self.device)) for part in torch.split(inputs, 256)])
+        return logits.double().softmax(1)[:, targets].sum(1).cpu().numpy()
+
+    @torch.no_grad()
     def outcomes(self, label: str) -> Any:
         """Outcome of every candidate of a search [k]: a boolean, or the distance to its nearest deleted record."""
         if self.deleted.class_based:

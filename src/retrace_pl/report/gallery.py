@@ -12,7 +12,7 @@ from retrace_pl.report.figures import arm_number, arm_path
 from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
 from retrace_pl.report.run_data import RunData, is_images
-from retrace_pl.report.significance import p_value_line
+from retrace_pl.report.significance import p_value_lines
 
 __all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels", "picture_panel"]
 
@@ -119,12 +119,13 @@ def _shot(run: RunData, arm: str, images: NDArray[np.float32], nearest: NDArray[
     title = arm_title(arm)
     score = None if arm == "prior" else _entry(run, f"{arm}.scores", index)
     hit = _entry(run, f"{arm}.success", index)
-    lines = [line for line in ("" if score is None else f"s {score:.2f}", p_value_line(run, arm, index)) if line]
+    lines = [] if score is None else [f"s {score:.2f}"]
     record = None
     if nearest is not None:
         distance = float(np.mean((images[index] - nearest[index]) ** 2))
         lines.append(f"MSE {distance:.2g}")
         record = Picture(image_uri(nearest[index]), f"Deleted record nearest to candidate {index + 1} of {title}")
+    lines += p_value_lines(run, arm, index)
     verdict = "" if hit is None else ", recognised by the evaluator" if hit else ", not recognised by the evaluator"
     alt = f"{title}, candidate {index + 1}{verdict}"
     return Shot(Picture(image_uri(images[index]), alt), record, tuple(lines), None if hit is None else bool(hit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from retrace_pl.report.glossary import format_value
 from retrace_pl.report.run_data import RunData
 
-__all__ = ["FURTHER_LEAKAGE", "kind_words", "p_value_line", "significance_sentences"]
+__all__ = ["FURTHER_LEAKAGE", "kind_words", "p_value_lines", "significance_sentences"]
 
 KINDS = {
     "class": "the deleted class",
@@ -42,29 +42,47 @@ def kind_words(run: RunData) -> str:
     return ", ".join(KINDS.get(str(kind), str(kind)) for kind in kinds) if isinstance(kinds, list) else ""
 
 
-def p_value_line(run: RunData, arm: str, index: int) -> str:
-    """P-value of a candidate for the line below its picture; empty where there is none."""
-    values = run.tensors.get(f"{arm}.p_values")
-    if values is None or values.ndim != 1 or index >= len(values):
-        return ""
-    return f"p {format_value(float(values[index]))}"
+def p_value_lines(run: RunData, arm: str, index: int) -> list[str]:
+    """P-values of a candidate for the lines below its picture: by its score, and by its likeness to deleted data."""
+    lines = []
+    for name, short in (("score", "p(s)"), ("likeness", "p(like)")):
+        values = run.tensors.get(f"{arm}.{name}_p")
+        if values is not None and values.ndim == 1 and index < len(values):
+            lines.append(f"{short} {float(values[index]):.2g}")
+    return lines
 
 
 def significance_sentences(run: RunData) -> list[str]:
     """What the p-values say, one sentence each; empty for a run without them."""
-    found = {key: run.number(f"significance.{key}") for key in ("significant", "candidates", "level", "pair_p")}
-    counts = {key: run.number(f"significance.{key}") for key in ("null_candidates", "null_pairs")}
-    if None in (*found.values(), *counts.values()):
-        return []
-    significant, candidates, level, pair_p = (found[key] or 0.0 for key in found)
-    null_candidates, pairs = (int(counts[key] or 0) for key in counts)
-    recognised = run.number("significance.significant_and_recognised")
+    lines = [_counted(run, name, what) for name, what in _STATISTICS.items()]
+    lines = [line for line in lines if line]
+    pairs, candidates = (run.number(f"significance.likeness.{key}") for key in ("null_pairs", "null_candidates"))
+    if lines and pairs is not None and candidates is not None:
+        several = "s" if pairs != 1 else ""
+        lines.append(
+            f"Each is compared with the {candidates:,.0f} candidates that the same search selected on {pairs:.0f} null "
+            f"pair{several}, whose models differ by their seeds alone. For the audited pair as a whole no p-value "
+            f"below {format_value(1 / (pairs + 1))} is possible with {pairs:.0f} null pair{several}."
+        )
+    return lines
+
+
+_STATISTICS = {
+    "likeness": "resemble the deleted data more than training noise explains",
+    "score": "have a trace larger than training noise explains",
+}
+"""What p-values are taken of -> what a small one says."""
+
+
+def _counted(run: RunData, name: str, what: str) -> str:
+    keys = ("significant", "candidates", "level", "pair_p")
+    values = [run.number(f"significance.{name}.{key}") for key in keys]
+    if any(value is None for value in values):
+        return ""
+    significant, candidates, level, pair_p = (value or 0.0 for value in values)
+    recognised = run.number(f"significance.{name}.significant_and_recognised")
     judged = "" if recognised is None or not significant else f"; the evaluator recognises {recognised:.0f} of them"
-    several = "s" if pairs != 1 else ""
-    return [
-        f"{significant:.0f} of {candidates:.0f} candidates have a trace that the null pair{several} cannot explain "
-        f"(q ≤ {level:g}, Benjamini and Hochberg){judged}.",
-        f"Each is compared with the {null_candidates:,} candidates that the same search selected on {pairs} null "
-        f"pair{several}, on one scale. Taken as a whole the audited pair has p = {format_value(pair_p)}; with {pairs} "
-        f"null pair{several} no value below {format_value(1 / (pairs + 1))} is possible.",
-    ]
+    return (
+        f"{significant:.0f} of {candidates:.0f} candidates {what} (q ≤ {level:g}, Benjamini and Hochberg){judged}. "
+        f"Pair as a whole: p = {format_value(pair_p)}."
+    )
