@@ -10,6 +10,7 @@ from retrace_pl.traces import (
     DifferentiableScorer,
     DirectionalScorer,
     ModelPair,
+    SignedRange,
     TraceScorer,
     calibrate,
     directional_gradient,
@@ -38,54 +39,48 @@ def make(access="black", before=BEFORE, after=AFTER, **kwargs):
     return DirectionalScorer(ModelPair(Table(before), Table(after), access), **kwargs)
 
 
-def relative(before, after):
-    """(L- - L+) / (L- + L+ + 0.01) for probabilities."""
-    first, second = -math.log(before), -math.log(after)
-    return (second - first) / (second + first + 0.01)
+def log_scale(value):
+    return (1 + math.asinh(value * 1e5) / math.asinh(1e5)) / 2
 
 
-RISES = torch.tensor([relative(0.8, 0.1), 0.0, relative(0.5, 0.7), 0.0])
+def rise(before, after):
+    """v / (1 + |v|) for probabilities: v = max(p) log(before / after)."""
+    v = max(before, after) * math.log(before / after)
+    return v / (1 + abs(v))
+
+
+LOST = [0.7, 0.0, -0.2, 0.0]
+RISES = [rise(0.8, 0.1), 0.0, rise(0.5, 0.7), 0.0]
 
 
 def test_prediction_by_hand_for_one_class():
     scorer = make(classes=[0])
-    torch.testing.assert_close(scorer.deltas(ROWS).prediction, RISES)
-    torch.testing.assert_close(scorer(ROWS).score, (1 + RISES) / 2)
-
-
-def test_the_linear_scale_by_hand():
-    scorer = make(classes=[0], scale="linear")
-    expected = torch.tensor([0.7, 0.0, -0.2, 0.0])
-    torch.testing.assert_close(scorer.deltas(ROWS).prediction, expected)
-    torch.testing.assert_close(scorer(ROWS).score, (1 + expected) / 2)
-
-
-def test_both_scales_rise_with_the_first_probability_and_fall_with_the_second():
-    grid = torch.linspace(0.001, 0.999, 50)
-    for scale in ("log", "linear"):
-        up = directional_prediction(grid[:, None], torch.full((50, 1), 0.3), torch.zeros(50, dtype=torch.long), scale)
-        down = directional_prediction(torch.full((50, 1), 0.3), grid[:, None], torch.zeros(50, dtype=torch.long), scale)
-        assert (up.diff() > 0).all()
-        assert (down.diff() < 0).all()
-
-
-def test_the_log_scale_tells_small_probabilities_apart_and_ignores_rounding():
-    before = torch.tensor([[1e-5], [1e-3], [1e-1], [1e-9], [1.0]])
-    after = torch.tensor([[1e-5], [1e-5], [1e-5], [1e-7], [0.9999]])
-    found = directional_prediction(before, after, torch.zeros(5, dtype=torch.long))
-    assert found[1] - found[0] > 0.2
-    assert found[2] - found[1] > 0.2
-    assert found[3] == 0
-    assert found[4].abs() < 0.02
+    torch.testing.assert_close(scorer.deltas(ROWS).prediction, torch.tensor(LOST))
+    torch.testing.assert_close(
+        scorer(ROWS).score, torch.tensor([log_scale(value) for value in LOST]), atol=1e-4, rtol=0
+    )
+    linear = make(classes=[0], scale="linear")
+    torch.testing.assert_close(linear(ROWS).score, (1 + torch.tensor(LOST)) / 2)
 
 
 def test_loss_by_hand():
     scorer = make("gray", classes=[0], weights={"prediction": 0.0})
     assert scorer.signals == ("loss",)
-    torch.testing.assert_close(scorer.deltas(ROWS).loss, RISES)
-    both = make("gray", classes=[0], weights={"prediction": 3.0, "loss": 1.0}, scale="linear")
-    expected = 0.75 * (1 + torch.tensor([0.7, 0.0, -0.2, 0.0])) / 2 + 0.25 * (1 + RISES) / 2
-    torch.testing.assert_close(both(ROWS).score, expected)
+    torch.testing.assert_close(scorer.deltas(ROWS).loss, torch.tensor(RISES))
+    both = make("gray", classes=[0], weights={"prediction": 3.0, "loss": 1.0})
+    expected = [0.75 * log_scale(a) + 0.25 * log_scale(b) for a, b in zip(LOST, RISES, strict=True)]
+    torch.testing.assert_close(both(ROWS).score, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_the_log_scale_keeps_the_order_and_tells_small_differences_apart():
+    grid = torch.linspace(-1, 1, 401)
+    scale = SignedRange(("prediction",))
+    assert (scale("prediction", grid).diff() > 0).all()
+    tens = scale("prediction", torch.tensor([1e-4, 1e-3, 1e-2, 1e-1, 1.0])).diff()
+    torch.testing.assert_close(tens, tens[:1].expand(4), atol=1e-3, rtol=0)  # one step for every factor of ten
+    assert scale("prediction", torch.zeros(1)) == 0.5
+    assert torch.equal(scale("gradient", grid), (1 + grid) / 2)
+    torch.testing.assert_close(scale("prediction", -grid), 1 - scale("prediction", grid))
 
 
 def test_gradient_by_hand(linear):
@@ -106,7 +101,7 @@ def test_forms_are_antisymmetric_and_bounded(models, inputs):
     for name, value in forward.deltas(inputs).named().items():
         torch.testing.assert_close(value, -backward.deltas(inputs).named()[name], atol=1e-6, rtol=0)
         assert value.abs().max() <= 1
-    torch.testing.assert_close(forward(inputs).score, 1 - backward(inputs).score, atol=1e-6, rtol=0)
+    torch.testing.assert_close(forward(inputs).score, 1 - backward(inputs).score, atol=1e-5, rtol=0)
 
 
 def test_no_gradient_and_no_loss_make_no_nan():
@@ -120,7 +115,7 @@ def test_no_gradient_and_no_loss_make_no_nan():
 
 def test_a_rise_of_a_loss_that_was_large_before_counts_little():
     both = directional_loss(torch.tensor([0.1, 8.0]), torch.tensor([4.0, 20.0]))
-    assert both[0] > 0.9 > 0.5 > both[1]  # the plain rises are 3.9 and 12
+    assert both[0] > 0.7 > 0.01 > both[1] > 0  # the plain rises are 3.9 and 12
 
 
 def test_several_classes_are_judged_by_the_most_probable_one():

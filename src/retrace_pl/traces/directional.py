@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, get_args
@@ -14,7 +15,7 @@ from retrace_pl.traces.class_inference import ClassEvidence, infer_classes
 from retrace_pl.traces.normalisers import Normaliser
 from retrace_pl.traces.pair import ModelPair, PairResponse
 from retrace_pl.traces.scorer import TraceDeltas, TraceScorer, TraceWeights
-from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION
+from retrace_pl.traces.signals import GRADIENT_EPS
 
 __all__ = [
     "Deletion",
@@ -31,49 +32,41 @@ Deletion = Literal["class", "records"]
 
 Scale = Literal["log", "linear"]
 
-CERTAIN = 0.01
-"""Losses below this, in nats, are certainty (a probability of 0.99): how far below says nothing."""
+FINEST = 1e-5
+"""Differences around this size are the smallest that the logarithmic scale tells apart; rounding is well below."""
 
 
-def directional_prediction(original: Tensor, unlearned: Tensor, labels: Tensor, scale: Scale = "log") -> Tensor:
-    """How much of its label an input lost, from probabilities.
-
-    `linear` is p+_c(x) - p-_c(x). Nearly all candidates of a search have no probability of the class to lose, so that
-    it is flat almost everywhere and 1 in a few places. `log` compares the same two probabilities as `directional_loss`
-    compares losses, with -log p_c in the place of the loss and probabilities below 1e-6 taken for 1e-6: it rises with
-    p+_c and falls with p-_c as well, and tells a candidate with one chance in a thousand from one with none.
+def directional_prediction(original: Tensor, unlearned: Tensor, labels: Tensor) -> Tensor:
+    """How much probability of its label an input lost, p+_c(x) - p-_c(x).
 
     Args:
         original: Class probabilities of the original model, shape [n, K].
         unlearned: Class probabilities of the unlearned model, shape [n, K].
         labels: Class c of every input, shape [n].
-        scale: `log` or `linear`.
 
     Returns:
         Shape [n], in [-1, 1].
     """
     columns = labels[:, None]
-    before, after = original.gather(1, columns).squeeze(1), unlearned.gather(1, columns).squeeze(1)
-    if scale == "linear":
-        return before - after
-    return directional_loss(-before.clamp(RESOLUTION, 1.0).log(), -after.clamp(RESOLUTION, 1.0).log())
+    return (original.gather(1, columns) - unlearned.gather(1, columns)).squeeze(1)
 
 
 def directional_loss(original: Tensor, unlearned: Tensor) -> Tensor:
-    """Relative rise of the loss, (L- - L+) / (L- + L+), L the cross-entropy of either model under one label.
+    """Rise of the loss where either model knows the class: v / (1 + |v|) of v = exp(-min(L+, L-)) (L- - L+).
 
     The plain rise L- - L+ is no trace of the class: an unlearned model that drives the class's loss up everywhere, as
-    negative gradient does, raises it most on inputs that neither model takes for the class. Relative to the sum, a rise
-    counts where the original model's loss was small. `CERTAIN` is added to the sum.
+    negative gradient does, raises it most on inputs that neither model takes for the class. The factor is the larger of
+    the two probabilities of the label; where f+ has it, v is the label's term of KL(p+ || p-).
 
     Args:
-        original: Loss of every input under the original model, shape [n], in nats, not negative.
-        unlearned: Loss under the unlearned model and the same labels, shape [n].
+        original: Cross-entropy of every input under the original model, shape [n], in nats, not negative.
+        unlearned: Cross-entropy under the unlearned model and the same labels, shape [n].
 
     Returns:
-        Shape [n], in (-1, 1); 0 where both losses vanish.
+        Shape [n], in (-1, 1); 0 where the losses are equal.
     """
-    return (unlearned - original) / (unlearned + original + CERTAIN)
+    rise = (-torch.minimum(original, unlearned)).exp() * (unlearned - original)
+    return rise / (1.0 + rise.abs())
 
 
 def directional_gradient(original: Tensor, unlearned: Tensor, eps: float = GRADIENT_EPS) -> tuple[Tensor, Tensor]:
@@ -95,18 +88,28 @@ def directional_gradient(original: Tensor, unlearned: Tensor, eps: float = GRADI
 
 
 class SignedRange(Normaliser):
-    """Maps differences in [-1, 1], which need no reference, to [0, 1]: (1 + v) / 2, so no difference is 1/2.
+    """Maps differences in [-1, 1], which need no reference, to [0, 1], so that no difference is 1/2; strictly rising.
 
-    Cutting the negative ones off would leave a search nothing to follow where the models agree that an input is not
-    of the class; they are most of the inputs.
+    Linear is (1 + v) / 2. Nearly all candidates of a search have next to nothing of the class to lose, which makes it
+    flat almost everywhere, with a few peaks. Logarithmic is (1 + arsinh(v / e) / arsinh(1 / e)) / 2, e = `FINEST`: the
+    same order, but every factor of ten is a step of the same size. Negative differences are kept apart from zero for
+    the same reason.
+
+    Args:
+        log: Signals that are put on the logarithmic scale; the others stay linear.
     """
+
+    def __init__(self, log: Collection[str] = ()) -> None:
+        self.log = tuple(log)
 
     def __call__(self, signal: str, delta: Tensor) -> Tensor:
         """Normalise `delta`, shape [n], of the named signal."""
-        return ((1.0 + delta) / 2.0).clamp(0.0, 1.0)
+        return self.smooth(signal, delta).clamp(0.0, 1.0)
 
     def smooth(self, signal: str, delta: Tensor) -> Tensor:
         """The same; it is smooth."""
+        if signal in self.log:
+            delta = torch.asinh(delta / FINEST) / math.asinh(1.0 / FINEST)
         return (1.0 + delta) / 2.0
 
 
@@ -116,14 +119,14 @@ class DirectionalScorer(TraceScorer):
     The gap of `TraceScorer` rises with any disagreement. A search through a generator that never saw the deleted class
     finds ambiguous inputs on which two models differ anyway. This score asks for one thing: that f+ takes the input for
     the class and f- does not. With c the inferred class, in each form a number in [-1, 1] that is 0 for equal models,
-    changes its sign when they are swapped, and needs no normaliser:
+    changes its sign when they are swapped, and needs no reference:
 
-    - prediction (black-box): p+_c(x) against p-_c(x), on a log scale or as the difference p+_c(x) - p-_c(x);
-    - loss (gray-box): (L- - L+) / (L- + L+), L = CE(f(x), c);
+    - prediction (black-box): p+_c(x) - p-_c(x);
+    - loss (gray-box): v / (1 + |v|), v = exp(-min(L+, L-)) (L- - L+), L = CE(f(x), c);
     - gradient (white-box): (|g-| - |g+|) / (|g-| + |g+|), g = grad_x CE(f(x), c).
 
-    The score is their weighted mean, mapped to [0, 1] by (1 + v) / 2. The inputs must be those of classifiers, whatever
-    their modality.
+    Each is mapped to [0, 1] by `SignedRange`, and the score is the weighted mean. The inputs must be those of
+    classifiers, whatever their modality.
 
     Which class: `fit` infers it from the public inputs (`infer_classes`). Of several deleted classes each input is
     measured against the one that f+ finds most probable in it, so that an input between two of them is worth less than
@@ -139,7 +142,7 @@ class DirectionalScorer(TraceScorer):
         weights: Weights of the three forms; those above the access level are left out.
         deletion: `class`: infer what was deleted. `records`: single records were, there is no class to infer.
         classes: The deleted classes, where the auditor knows them; nothing is then inferred.
-        scale: Scale of the prediction form, see `directional_prediction`.
+        scale: `log` puts prediction and loss on the logarithmic scale of `SignedRange`, `linear` none.
         batch_size: Inputs per forward pass.
 
     Raises:
@@ -157,13 +160,14 @@ class DirectionalScorer(TraceScorer):
         scale: Scale = "log",
         batch_size: int = 512,
     ) -> None:
-        super().__init__(pair, weights, SignedRange(), "positive", batch_size)
+        if scale not in get_args(Scale):
+            raise InputError(f"scale: {scale!r} must be log or linear")
+        logarithmic = ("prediction", "loss") if scale == "log" else ()
+        super().__init__(pair, weights, SignedRange(logarithmic), "positive", batch_size)
         if deletion not in get_args(Deletion):
             raise InputError(f"deletion: {deletion!r} must be class or records")
         if classes is not None and (deletion == "records" or not classes or min(classes) < 0):
             raise InputError("classes: give class numbers from 0 on, and only for deleted classes; or leave it out")
-        if scale not in get_args(Scale):
-            raise InputError(f"scale: {scale!r} must be log or linear")
         self.deletion: Deletion = deletion
         self.scale: Scale = scale
         self.evidence: ClassEvidence | None = None
@@ -247,7 +251,7 @@ class DirectionalScorer(TraceScorer):
         _require_classes(response.probabilities.original)
         prediction = loss = gradient = tiny = None
         if "prediction" in signals:
-            prediction = directional_prediction(*response.probabilities, response.labels, self.scale)
+            prediction = directional_prediction(*response.probabilities, response.labels)
         if "loss" in signals and response.losses is not None:
             loss = directional_loss(*response.losses)
         if "gradient" in signals and response.gradients is not None:
