@@ -29,6 +29,7 @@ def evidence(metrics):
     metrics["verdict_kinds"] = ["class", "over_forgetting"]
     leak = {"value": 0.7, "low": 0.4, "high": 0.9, "metric": "sr_oracle", "level": 0.95, "repeats": 3, "note": ""}
     metrics["leakage"] |= {"excess_null": leak, "excess_wrong_class": None}
+    metrics["controls"]["never_trained"] = metrics["controls"]["identity"]
     metrics["inapplicable_controls"] = {"wrong_class": "single records were deleted"}
     return metrics
 
@@ -100,6 +101,14 @@ def test_kinds_are_shown_only_for_a_leak(make_run):
     metrics = evidence(make_metrics()) | {"verdict": Status.NO_EVIDENCE.value}
     text = write_report(make_run(metrics=metrics)).read_text(encoding="utf-8")
     assert "<strong>No evidence of a leak</strong>" in text
+
+
+def test_the_wrong_class_is_named_with_how_often_it_was_found(make_run):
+    metrics = evidence(make_metrics()) | {"inapplicable_controls": {}}
+    own = {"class": "2", "sr_oracle": 0.97, "interval": [0.93, 0.99]}
+    metrics["controls"]["wrong_class"] = metrics["controls"]["identity"] | {"own": own}
+    text = write_report(make_run(metrics=metrics)).read_text(encoding="utf-8")
+    assert "It deleted 2, which 97% of its own candidates show." in text
 
 
 def test_leakage_rows_name_what_each_excess_is_over(full):

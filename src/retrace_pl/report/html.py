@@ -23,7 +23,7 @@ from retrace_pl.report.glossary import ACCESS, METRICS, format_value
 from retrace_pl.report.other_attacks import other_attacks
 from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
-from retrace_pl.report.significance import kind_words, significance_sentences
+from retrace_pl.report.significance import kind_words, own_class_sentence, significance_sentences
 from retrace_pl.report.tables import leakage_rows, metric_table, quality_rows, split_table
 
 __all__ = ["VERDICTS", "render_report", "write_report"]
@@ -94,6 +94,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "inapplicable": run.get("inapplicable_controls") or {},
         "kinds": kind_words(run) if verdict == Status.LEAK.value else "",
         "significance": significance_sentences(run),
+        "own_class": own_class_sentence(run),
         "calibration": calibration_page(run),
         "best": best_reconstruction(run),
         "best_controls": [(arm, best_reconstruction(run, arm)) for arm in ("prior", "matched_retrain")],

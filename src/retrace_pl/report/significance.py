@@ -5,7 +5,7 @@ from __future__ import annotations
 from retrace_pl.report.glossary import format_value
 from retrace_pl.report.run_data import RunData
 
-__all__ = ["FURTHER_LEAKAGE", "kind_words", "p_value_lines", "significance_sentences"]
+__all__ = ["FURTHER_LEAKAGE", "kind_words", "own_class_sentence", "p_value_lines", "significance_sentences"]
 
 KINDS = {
     "class": "the deleted class",
@@ -40,6 +40,14 @@ def kind_words(run: RunData) -> str:
     """What leaks, e.g. "the deleted class, deleted records"; empty where nothing does."""
     kinds = run.get("verdict_kinds")
     return ", ".join(KINDS.get(str(kind), str(kind)) for kind in kinds) if isinstance(kinds, list) else ""
+
+
+def own_class_sentence(run: RunData) -> str:
+    """Which class the wrong-class control deleted, and how often its search found it; empty where it did not run."""
+    name, share = run.get("controls.wrong_class.own.class"), run.number("controls.wrong_class.own.sr_oracle")
+    if name is None or share is None:
+        return ""
+    return f"It deleted {name}, which {format_value(share, percent=True)} of its own candidates show."
 
 
 def p_value_lines(run: RunData, arm: str, index: int) -> list[str]:
