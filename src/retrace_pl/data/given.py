@@ -11,7 +11,7 @@ from retrace_pl.data.views import next_epoch
 
 
 class GivenRecords(LightningDataModule):
-    """Fits on all of the given records; there is nothing to validate on.
+    """Fits on all of the given records; there are no others to validate on.
 
     Args:
         tensors: The records.
@@ -35,3 +35,7 @@ class GivenRecords(LightningDataModule):
             seed=self.seed,
             epoch=next_epoch(self.trainer),
         )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The same records, in order; training tasks want one, also where the trainer leaves validation out."""
+        return build_loader(self.tensors, self.batch_size, shuffle=False, augmentation="none", seed=self.seed)

@@ -40,7 +40,8 @@ class ModelSettings:
         images: What was declared of the images the models take.
         access: What the attack may see; None: as much as the models' formats allow.
         endpoint: How HTTP endpoints are asked.
-        budget: Most inputs that each black box may ever be sent; None: what the plan needs, and a tenth for retries.
+        budget: Most inputs that each black box may ever be sent; None: what the plan needs, and a
+            tenth or ten batches for retries.
     """
 
     roles: dict[str, str]

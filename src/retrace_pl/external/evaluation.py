@@ -54,7 +54,7 @@ def evaluate(run: PairRun) -> list[str]:
         "schema": 1,
         "name": run.settings.search.name,
         "judged": truth is not None,
-        "setting": _setting(run, searches[f"{AUDITED}-0"]["signals"], checks),
+        "setting": _setting(run, models, searches[f"{AUDITED}-0"]["signals"]),
         "models": _models(run, checks),
         "classes": list(_class_names(run)),
         **_quality(run, truth),
@@ -71,6 +71,7 @@ def evaluate(run: PairRun) -> list[str]:
             "queries": run.settings.search.queries,
             "repeats": run.settings.search.repeats,
             "top_k": len(candidates[f"{AUDITED}-0/inputs"]),
+            **_sent(run),
         },
         "seeds": {
             "attack": run.settings.search.seed,
@@ -228,29 +229,32 @@ def _accuracy(run: PairRun, role: str, truth: Truth, labels: Tensor) -> float:
     return float((torch.cat(predicted) == labels).double().mean())
 
 
-def _setting(run: PairRun, signals: list[str], checks: Mapping[str, Any]) -> dict[str, Any]:
+def _setting(run: PairRun, models: PairModels, signals: list[str]) -> dict[str, Any]:
     search, data = run.settings.search, run.settings.data
     deleted = None if run.deleted is None else target_classes(run, run.deleted)[0]
     names = _class_names(run)
     return {
         "access": str(run.access),
-        "data": run.public.title,
+        "data": None if run.deleted is None else run.deleted.title,
+        "public": run.public.title,
         "deletion": data.deletion,
         "deleted_classes": [names[index] for index in deleted or ()],
         "deleted_records": None if run.deleted is None else len(run.deleted),
         "public_records": len(run.public),
         "public_includes_deleted": _public_includes(run, deleted),
-        "unlearning": None,
+        "unlearning": "a method that was not told",
         "searcher": type(search.searcher).__name__,
         "attack": type(search.attack).__name__,
-        "generator": "brought along" if run.settings.generator_weights else "trained on the public images",
+        "generator": type(models.generator).__name__,
+        "generator_weights": "brought along" if run.settings.generator_weights else "trained on the public images",
         "classifier": run.opened[ORIGINAL].format,
+        "models": {role: model.format for role, model in run.opened.items()},
         "normaliser": type(search.traces.normaliser).__name__,
         "sign": search.traces.sign,
         "signal": search.traces.signal,
         "signals": signals,
         "tau": search.latent.tau,
-        "preprocessing": checks["preprocessing"],
+        "preprocessing": {name: value for name, value in asdict(run.images).items() if value is not None},
     }
 
 
@@ -270,10 +274,12 @@ def _class_names(run: PairRun) -> tuple[str, ...]:
 
 
 def _models(run: PairRun, checks: Mapping[str, Any]) -> dict[str, Any]:
-    """Format of every model, and how often a black box was asked."""
-    found: dict[str, Any] = {}
-    for role, model in run.opened.items():
-        found[role] = {**checks["models"][role], "test_acc": None}
-        if isinstance(model.module, BlackBox):
-            found[role] |= {"sent": model.module.store.asked, "budget": model.module.budget}
-    return {("retrained" if role == REFERENCE else role): facts for role, facts in found.items()}
+    """What the first batch has told of every model."""
+    names = {role: "retrained" if role == REFERENCE else role for role in run.opened}
+    return {name: {**checks["models"][role], "test_acc": None} for role, name in names.items()}
+
+
+def _sent(run: PairRun) -> dict[str, Any]:
+    """What black boxes were sent, failed attempts and earlier runs in this folder included."""
+    boxes = {role: model.module for role, model in run.opened.items() if isinstance(model.module, BlackBox)}
+    return {f"sent_to_{role}": f"{box.store.asked:,} of at most {box.budget:,}" for role, box in boxes.items()}

@@ -127,7 +127,7 @@ def make_pair_parser(description: str) -> ArgumentParser:
         type=int | None,
         default=None,
         help="most inputs that each endpoint or function may ever be sent from this run folder, failed attempts "
-        "included (default: what the plan needs and a tenth for retries)",
+        "included (default: what the plan needs, and a tenth or ten batches for retries)",
     )
     add("--endpoint-encoding", type=Literal["base64", "list"], default="base64", help="how inputs are sent")
     add(

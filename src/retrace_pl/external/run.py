@@ -34,8 +34,8 @@ STAGES = ("check", "generator", "attack", "evaluate", "report")
 CHECKS, ANSWERS = "checks.json", "answers"
 
 ORIGINAL, UNLEARNED, REFERENCE, NULL, EVALUATOR = "original", "unlearned", "reference", "null", "evaluator"
-_RETRIES = 1.1
-"""How much more than its plan needs a black box may be sent where no budget is set."""
+_RETRIES, _RETRIED_BATCHES = 0.1, 10
+"""How much more than its plan needs a black box may be sent where no budget is set: a share, or some whole batches."""
 
 
 @dataclass
@@ -167,7 +167,8 @@ class PairRun:
                     f"--endpoint-budget: {budget} is below the {wanted} queries that the plan needs for {named}; raise "
                     "it, or lower --queries, --repeats or --public-size"
                 )
-            box.budget = math.ceil(_RETRIES * wanted) if budget is None else budget
+            spare = max(math.ceil(_RETRIES * wanted), _RETRIED_BATCHES * box.batch_size)
+            box.budget = wanted + spare if budget is None else budget
             self.console.print(
                 f"{named}: up to {wanted:,} queries, failed attempts left out; {box.store.asked:,} were sent before, "
                 f"at most {box.budget:,} will be",

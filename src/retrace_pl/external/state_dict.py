@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class ModelClass:
         name: Dotted path of an `nn.Module` class, a YAML file with ``class_path`` and ``init_args``, or the bare name
             of a packaged one such as ``small_cnn``.
         arguments: Arguments of the class; they go before those of a YAML file.
-        classes: Number of classes, for classes of this package; None: read from the weights.
+        classes: Number of classes, for architectures of this package whose weights do not tell it.
         channels: Channels of the images, likewise.
 
     Raises:
@@ -63,14 +63,20 @@ class ModelClass:
         """
         arguments = dict(self.arguments)
         if issubclass(self.kind, ImageClassifier):
-            arguments.setdefault("num_classes", self.classes or _rows(weights.get("head.weight")))
-            arguments.setdefault("in_channels", self.channels or _input_channels(weights))
+            arguments.setdefault("num_classes", _rows(weights.get("head.weight")) or self._known("classes"))
+            arguments.setdefault("in_channels", _input_channels(weights) or self._known("channels"))
         try:
             return self.kind(**arguments)
         except InputError:
             raise
         except Exception as error:
             raise InputError(f"--model-args: {self.path} refuses {arguments}: {one_line(error)}") from error
+
+    def _known(self, option: Literal["classes", "channels"]) -> int:
+        value: int | None = getattr(self, option)
+        if value is None:
+            raise InputError(f"--{option}: the weights do not tell the number of {option}; give it")
+        return value
 
 
 def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Module, ImageInput]:
@@ -156,18 +162,11 @@ def _class_path(name: str) -> tuple[str, dict[str, Any]]:
     return settings["class_path"], dict(settings.get("init_args") or {})
 
 
-def _rows(weight: Tensor | None) -> int:
-    if weight is None or weight.ndim != 2:
-        raise InputError("--classes: the weights do not tell the number of classes; give it")
-    return len(weight)
+def _rows(weight: Tensor | None) -> int | None:
+    return None if weight is None or weight.ndim != 2 else len(weight)
 
 
-def _input_channels(weights: Mapping[str, Tensor]) -> int:
-    """Input channels of the first convolution."""
-    first = next((weight for weight in weights.values() if weight.ndim == 4), None)
+def _input_channels(weights: Mapping[str, Tensor]) -> int | None:
+    """Channels of the mean that a classifier of this package subtracts."""
     mean = weights.get("mean")
-    if mean is not None and mean.ndim == 4:
-        return mean.shape[1]
-    if first is None:
-        raise InputError("--channels: the weights do not tell the channels of the images; give them")
-    return first.shape[1]
+    return None if mean is None or mean.ndim != 4 else mean.shape[1]
