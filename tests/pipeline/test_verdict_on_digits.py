@@ -8,6 +8,8 @@ from retrace_pl.audit import Status, decide
 from retrace_pl.pipeline.api import run_audit
 from retrace_pl.pipeline.config import STAGES
 
+pytestmark = pytest.mark.timeout(900)  # the first test trains what all of them share
+
 CONFIG = Path(__file__).parents[2] / "configs" / "audit" / "digits.yaml"
 SETTINGS = {
     "access": "black",
