@@ -2,6 +2,7 @@
 
     python benchmarks/arena.py --results benchmarks/results
 
+Options that this script does not know go to `retrace arena`, for instance ``--seeds "[0]" --access "[black]"``.
 Finished cells of an earlier run in the same folder are not run again. ``arena_NAME.md`` holds the rankings;
 ``arena_NAME.json`` the main figures of every cell, failed ones included, with the controls at the same budget.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,10 @@ def compact(cell: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def command_line(options: argparse.Namespace) -> str:
+def command_line(options: argparse.Namespace, further: list[str]) -> str:
     """The command behind the figures; where the arena's folder lay does not matter to them."""
-    return f"python benchmarks/arena.py --config {options.config} --jobs {options.jobs} --results {options.results}"
+    known = f"python benchmarks/arena.py --config {options.config} --jobs {options.jobs} --results {options.results}"
+    return " ".join([known, *map(shlex.quote, further)])
 
 
 def main() -> None:
@@ -50,10 +53,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="cells that run at the same time")
     parser.add_argument("--runs", type=Path, default=Path("runs/arena"), help="where the arena's folder goes")
     parser.add_argument("--results", type=Path, help="folder for the two files; without it the table is printed")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
     output = options.runs / (f"{options.config}-quick" if options.quick else options.config)
     command = ["arena", "--config", options.config, "--output", str(output), "--jobs", str(options.jobs)]
-    code = retrace([*command, *(QUICK if options.quick else [])])
+    code = retrace([*command, *(QUICK if options.quick else []), *further])
     if code != 0:
         raise SystemExit(code)
     table = (output / "arena.md").read_text(encoding="utf-8")
@@ -62,7 +65,7 @@ def main() -> None:
         return
     found = json.loads((output / "arena.json").read_text(encoding="utf-8"))
     result = {
-        "command": command_line(options),
+        "command": command_line(options, further),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": f"{platform.machine()}, {platform.processor() or 'CPU'}",
         "versions": found["versions"],
