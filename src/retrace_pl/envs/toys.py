@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from retrace_pl.envs.core import LatentCore, LatentSettings
 
-__all__ = ["IdentityGenerator", "TargetScorer", "toy_core"]
+__all__ = ["IdentityGenerator", "QuadraticScorer", "TargetScorer", "toy_core"]
 
 
 class _Scores(NamedTuple):
@@ -47,6 +47,34 @@ class TargetScorer:
         """Score inputs ``[n, d]``."""
         self.seen += len(inputs)
         return _Scores(torch.exp(-(inputs - self.target).square().mean(1)))
+
+
+class QuadraticScorer:
+    """Scores inputs by ``slope . x - (curvature / 2) |x|^2``, for which the KL-regularised optimum is known.
+
+    With inputs from the prior ``N(0, I)`` the exponentially tilted prior ``p0(x) exp(s(x) / tau)`` is again a Gaussian.
+
+    Args:
+        slope: ``[d]``.
+        curvature: At least 0; 0 makes the score linear.
+    """
+
+    def __init__(self, slope: Tensor, curvature: float = 0.0) -> None:
+        self.slope = slope
+        self.curvature = curvature
+
+    def __call__(self, inputs: Tensor) -> _Scores:
+        """Score inputs ``[n, d]``; any real numbers."""
+        return _Scores(inputs @ self.slope - (self.curvature / 2) * inputs.square().sum(1))
+
+    def tilt(self, tau: float) -> tuple[Tensor, float]:
+        """Mean ``[d]`` and variance (of every coordinate) of the exponentially tilted prior.
+
+        Example:
+            >>> QuadraticScorer(torch.tensor([2.0]), curvature=1.0).tilt(tau=1.0)
+            (tensor([1.]), 0.5)
+        """
+        return self.slope / (tau + self.curvature), tau / (tau + self.curvature)
 
 
 def toy_core(settings: LatentSettings | None = None, latent_dim: int = 8, seed: int = 0) -> LatentCore:
