@@ -113,7 +113,9 @@ def test_deleted_images_and_an_evaluator_give_a_verdict(weights, deleted_file, t
     # the reference is the unlearned model itself, and the searches have the same seeds
     assert metrics["leakage"]["avoidable"]["value"] == 0
     assert metrics["leakage"]["record"] is not None
-    assert metrics["significance"]["null_pairs"] == 1
+    for name in ("score", "likeness"):
+        assert metrics["significance"][name]["null_pairs"] == 1
+        assert metrics["significance"][name]["candidates"] == 24
     assert metrics["floors"]["heldout_sr_oracle"] > 0.8
 
 

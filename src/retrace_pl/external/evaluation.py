@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrace_pl.audit import decide, not_finite, significance
+from retrace_pl.audit import decide, not_finite
 from retrace_pl.external.black_box import BlackBox
 from retrace_pl.external.judging import Truth, judge_candidates, leakages, target_classes
+from retrace_pl.external.null_pair import against_null
 from retrace_pl.external.run import CHECKS, ORIGINAL, REFERENCE, UNLEARNED, PairRun
 from retrace_pl.external.searches import INFERENCE, PairModels
 from retrace_pl.files import read_json, read_tensors, write_json, write_tensors
@@ -23,7 +24,7 @@ from retrace_pl.pipeline.judge import average
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 from retrace_pl.pipeline.training import torch_device
 from retrace_pl.report import overview_figure, write_report
-from retrace_pl.traces import calibrate, joint_scores
+from retrace_pl.traces import calibrate
 
 __all__ = ["evaluate", "report"]
 
@@ -49,6 +50,7 @@ def evaluate(run: PairRun) -> list[str]:
     judged["identity"] |= {key: searches["identity-0"][key] for key in ("max_trace", "score_spread")}
     models = PairModels(run)
     tensors, calibration = _traces(run, models, truth)
+    significances, p_values = against_null(models, arms.inputs(), truth)
     checks: Mapping[str, Any] = read_json(run.folder.path(CHECKS))
     metrics: dict[str, Any] = {
         "schema": 1,
@@ -63,7 +65,7 @@ def evaluate(run: PairRun) -> list[str]:
         "controls": {name: judged[name] for name in (PRIOR, "matched_retrain", "null", "identity") if name in judged},
         "rivals": {name.removeprefix("rival."): judged[name] for name in names if name.startswith("rival.")},
         "inferences": read_json(run.folder.path(INFERENCE)),
-        "significance": _significance(run, models, arms),
+        "significance": significances,
         "gaps": {name: arms.gap(name) for name in names},
         "floors": truth.floors() if truth is not None else {},
         "leakage": leakages(run, truth, arms.inputs()) if truth is not None else {},
@@ -87,7 +89,7 @@ def evaluate(run: PairRun) -> list[str]:
     words = {"verdict": str(verdict.status), "verdict_reason": verdict.reason}
     metrics = {"schema": 1, **words, "verdict_kinds": [str(kind) for kind in verdict.kinds], **metrics}
     metrics["checks"] = [asdict(check) for check in verdict.checks]
-    write_tensors(run.folder.path(EVALUATION), {**arms.pictures(names), **tensors})
+    write_tensors(run.folder.path(EVALUATION), {**arms.pictures(names), **tensors, **p_values})
     write_json(run.folder.path(METRICS), metrics)
     return [METRICS, EVALUATION]
 
@@ -178,35 +180,6 @@ def _traces(run: PairRun, models: PairModels, truth: Truth | None) -> tuple[dict
         found |= {f"traces.{name}.{signal}": value.cpu() for signal, value in values.items()}
     calibration = None if truth is None else calibrate(scorer, truth.deleted, models.public).to_dict()
     return found, calibration
-
-
-def _significance(run: PairRun, models: PairModels, arms: _Arms) -> dict[str, Any] | None:
-    """How surprising the candidates' scores would be on the null pair; None where there is none.
-
-    Every candidate keeps the differences of the pair it was found on; all are then brought to one scale. There is one
-    null pair, whose repeats differ in the search alone, so the pair as a whole cannot be more surprising than 1/2.
-    """
-    if not arms.labels("null"):
-        return None
-    audited, null = models.scorer(UNLEARNED), models.scorer("null")
-    parts = [(scorer, arms.candidates[f"{label}/inputs"]) for scorer, name in ((audited, AUDITED), (null, "null"))
-             for label in arms.labels(name)]  # fmt: skip
-    scores = [part.double().numpy() for part in joint_scores(audited, parts)]
-    repeats = len(arms.labels(AUDITED))
-    pooled = np.concatenate(scores[repeats:])
-    found = [significance(own, [pooled]) for own in scores[:repeats]]
-    return {
-        "level": 0.05,
-        "candidates": sum(len(one.p) for one in found),
-        "significant": sum(int(one.significant().sum()) for one in found),
-        "significant_and_recognised": None,
-        "null_candidates": len(pooled),
-        "null_pairs": 1,
-        "pair_p": float(np.mean([one.pair_p for one in found])),
-        "mean_score": float(np.mean([own.mean() for own in scores[:repeats]])),
-        "null_mean_scores": [float(pooled.mean())],
-        "repeats": [one.as_dict() for one in found],
-    }
 
 
 def _quality(run: PairRun, truth: Truth | None) -> dict[str, Any]:

@@ -90,6 +90,18 @@ class Truth:
         return nearest if self.success_mse is None else nearest <= self.success_mse
 
     @torch.no_grad()
+    def likeness(self, inputs: Tensor) -> Tensor:
+        """How much every candidate [k] resembles the deleted images, higher is more, for the judge of `outcome`.
+
+        The evaluator's probability of the deleted classes, or minus the distance to the nearest deleted image.
+        """
+        if self.outcome != "sr_oracle" or self.evaluator is None:
+            return -nearest_records(inputs, self.deleted).mse
+        device = next((tensor.device for tensor in self.evaluator.buffers()), torch.device("cpu"))
+        parts = [self.evaluator(part.to(device)).softmax(dim=1).cpu() for part in torch.split(inputs, BATCH)]
+        return torch.cat(parts)[:, list(self.targets)].sum(dim=1)
+
+    @torch.no_grad()
     def recognised(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Which inputs a model assigns to a deleted class, booleans [k]."""
         device = next((tensor.device for tensor in model.buffers()), torch.device("cpu"))

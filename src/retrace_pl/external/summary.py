@@ -10,12 +10,12 @@ from rich.table import Table
 
 from retrace_pl.external.run import PairRun
 from retrace_pl.files import read_json
+from retrace_pl.report.gaps import seen_as
 from retrace_pl.report.glossary import arm_title
 
 __all__ = ["print_pair_summary"]
 
 SHOWN = ("sr_oracle", "sr_mse", "mse", "diversity")
-WITHOUT_TRUTH = ("diversity",)
 
 
 def print_pair_summary(run: PairRun) -> None:
@@ -37,15 +37,10 @@ def _table(metrics: dict[str, Any]) -> Table:
     for name, row in rows.items():
         gap = metrics["gaps"].get(name) or metrics["gaps"][f"rival.{name}"]
         figures = [_number(row["distribution"].get(metric)) for metric in shown]
-        table.add_row(escape(arm_title(name)), _number(gap["gap"]), *figures, _seen(gap["labels"], metrics["classes"]))
+        table.add_row(
+            escape(arm_title(name)), _number(gap["gap"]), *figures, escape(seen_as(gap["labels"], metrics["classes"]))
+        )
     return table
-
-
-def _seen(labels: list[int], classes: list[str]) -> str:
-    """The classes that the original model sees most often in an arm's candidates."""
-    total = sum(labels) or 1
-    first = sorted(range(len(labels)), key=lambda index: -labels[index])[:2]
-    return ", ".join(f"{escape(classes[index])} {labels[index] / total:.0%}" for index in first if labels[index])
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ from retrace_pl.report.figures import (
     trace_pictures,
 )
 from retrace_pl.report.gallery import best_reconstruction, panels
+from retrace_pl.report.gaps import gap_rows
 from retrace_pl.report.glossary import ACCESS, METRICS, format_value
 from retrace_pl.report.other_attacks import other_attacks
 from retrace_pl.report.palette import DARK, LIGHT
@@ -99,6 +100,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "best": best_reconstruction(run),
         "best_controls": [(arm, best_reconstruction(run, arm)) for arm in ("prior", "matched_retrain")],
         "panels": panels(run),
+        "gaps": gap_rows(run),
         "success": success_picture(run),
         "leakage": leakage_picture(run),
         "leakage_rows": leakage_rows(run),
