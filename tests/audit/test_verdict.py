@@ -99,7 +99,7 @@ def test_what_leaks(metrics, kinds):
 
 
 def test_without_a_null_pair_training_noise_is_not_ruled_out():
-    assert "training noise is not ruled out" in decide(changed(leakage__excess_null=None)).reason
+    assert "Training noise is not ruled out" in decide(changed(leakage__excess_null=None)).reason
     assert "than what training noise yields" in decide(BASE).reason
 
 

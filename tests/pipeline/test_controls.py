@@ -1,15 +1,18 @@
 """The further controls, the shadow pair and the fitted weights of a tiny audit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError, RunError
+from retrace_pl.pipeline import train_stages
 from retrace_pl.pipeline.control_models import control_pairs, inapplicable_controls
 from retrace_pl.pipeline.needs import further_models, needs_shadow, retrained_models
 from retrace_pl.pipeline.parsing import parse
@@ -142,6 +145,44 @@ def test_a_lost_shadow_is_told(run, monkeypatch):
     monkeypatch.setattr("retrace_pl.pipeline.shadow.WEIGHTS", "nothing.safetensors")
     with pytest.raises(RunError, match="run `retrace unlearn` again"):
         load_shadow(run)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it and tidy up."""
+
+
+@pytest.mark.parametrize("name", ["shadow-original", "shadow-unlearned"])
+def test_a_shadow_training_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch, name):
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    for file in (*copy.glob("*.safetensors"), copy / "stages" / "unlearn.json"):
+        if file.name not in ("original.safetensors", "evaluator.safetensors", "generator.safetensors"):
+            file.unlink()
+    real, trained = train_stages.fit, []
+    bare = ["--audit.controls", "[prior]", "--traces.fit_weights", "true", "--rivals", "[]", "--queries", "128"]
+    command = ["unlearn", "--config", TINY, "--output", str(copy), "--quiet", *bare, "--searcher", "RandomSearcher"]
+
+    class Kill(Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            if trainer.current_epoch == 1:
+                raise Killed
+
+    def fit_and_die(*arguments, **options):
+        return real(*arguments, **options, callbacks=[Kill()] if options["name"] == name else [])
+
+    def fit_and_watch(*arguments, **options):
+        trainer = real(*arguments, **options)
+        trained.append((options["name"], trainer.ckpt_path is not None))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_stages, "fit", fit_and_die)
+        with pytest.raises(Killed):
+            main(command)
+    monkeypatch.setattr(train_stages, "fit", fit_and_watch)
+    assert main(command) == 0
+    assert (name, True) in trained, "it goes on from its last epoch"
+    assert (copy / "shadow.safetensors").read_bytes() == (folder / "shadow.safetensors").read_bytes()
+    assert not (copy / "checkpoints").exists()
 
 
 # --- Plans ------------------------------------------------------------------------------------------------------------

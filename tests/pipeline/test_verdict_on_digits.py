@@ -56,8 +56,9 @@ def test_a_class_deleted_by_negative_gradient_leaks(audited):
 
 def test_the_leak_shows_candidate_by_candidate(audited):
     likeness = audited("leak")["significance"]["likeness"]
-    assert likeness["significant"] > 0.1 * likeness["candidates"]
-    assert likeness["significant_and_recognised"] > 0.8 * likeness["significant"]
+    assert likeness["significant"] > 0.04 * likeness["candidates"]
+    assert likeness["significant_and_recognised"] > 0.6 * likeness["significant"]
+    assert likeness["pair_p"] == 0.25, "above all three null pairs"
 
 
 def test_a_model_compared_with_itself_is_no_evidence(audited):

@@ -42,6 +42,8 @@ def leak_reason(metrics: Mapping[str, Any], kinds: tuple[Kind, ...]) -> str:
     parts = []
     if Kind.CLASS in kinds or Kind.DISTRIBUTION in kinds:
         parts.append(_found_reason(metrics))
+        if number(metrics, "leakage.excess_null.low") is None:
+            parts.append("Training noise is not ruled out: the null pair did not run.")
     if Kind.RECORD in kinds:
         span = _difference(metrics, "record")
         parts.append(f"The candidates are nearer to the deleted records than to unseen ones of their kind ({span}).")
@@ -89,8 +91,6 @@ def _found_reason(metrics: Mapping[str, Any]) -> str:
     first = f"Candidates found through the two models are {than_prior}"
     if number(metrics, "leakage.excess_null.low") is not None:
         first += f" and than what training noise yields ({_difference(metrics, 'excess_null')})"
-    else:
-        first += " (the null pair did not run, so training noise is not ruled out)"
     value, low, high = (number(metrics, f"leakage.avoidable.{key}") for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return f"{first}; the matched retrain did not run, so whether better unlearning would prevent it is open."
