@@ -132,7 +132,7 @@ def _row(row: dict[str, Any], deleted: set[int]) -> dict[str, Any]:
         return {"reason": row["reason"]}
     label = (row.get("facts") or {}).get("inferred_label")
     right = None if label is None else {label} == deleted
-    return {name: row["distribution"][name] for name in FIGURES} | {"queries": row["queries"], "right": right}
+    return {name: row["distribution"].get(name) for name in FIGURES} | {"queries": row["queries"], "right": right}
 
 
 def _answer(row: dict[str, Any], deleted: set[int]) -> dict[str, Any]:
