@@ -40,13 +40,14 @@ def with_others(metrics):
         "hrec": {"applicable": False, "reason": f"hrec: no last layer {ATTACK}", "controls": {}, "leakage": {}},
         ATTACK: baseline(row, 0.03),
     }
-    control = {"applicable": True, "queries": 128, "answer": {"class": 3, "margin": 0.9}, "judged": {"correct": True}}
+    control = {"applicable": True, "queries": 128, "answer": {"class": 3, "margin": 1.234, "clear": False}}
+    control |= {"judged": {"correct": True}}
     metrics["classes"] = ["zero", "one", "two", "three"]
     metrics["inferences"] = {
         "class_inference": {
             "applicable": True,
             "queries": 1280,
-            "answer": {"class": 3, "margin": 1.234, "evidence": {"0": 1.0}, "all": list(range(100))},
+            "answer": {"class": 3, "margin": 1.234, "clear": True, "evidence": {"0": 1.0}, "all": list(range(100))},
             "judged": {"correct": True},
             "controls": {"matched_retrain": control},
         },
@@ -127,8 +128,10 @@ def test_what_does_not_apply_says_why(page):
 
 def test_findings_are_sentences_with_their_control(page):
     text = Section(page).text
-    assert "Class inference: deleted class three (correct); margin 1.23; 1,280 queries." in text
-    assert "On the matched retrain: deleted class three (correct); margin 0.9; 128 queries." in text
+    assert (
+        "Class inference: deleted class three (correct); margin 1.23, set apart by a clear gap; 1,280 queries." in text
+    )
+    assert "On the matched retrain: deleted class three (correct); not set apart by a clear gap; 128 queries." in text
 
 
 def test_names_and_answers_from_the_run_are_inert(page):
@@ -142,10 +145,10 @@ def test_names_and_answers_from_the_run_are_inert(page):
 def test_pictures_have_alternative_texts(page):
     images = Section(page).images
     shown = [image["alt"] for image in images if image["alt"].startswith("MaxDiff")]
-    assert shown == [f"MaxDiff, candidate {index + 1}, recognised by the evaluator" for index in range(8)]
-    assert sum(image["alt"].startswith("Deleted record nearest to candidate") for image in images) == 24
+    assert shown == [f"MaxDiff, candidate {index + 1}, recognised by the evaluator" for index in range(6)]
+    assert sum(image["alt"].startswith("Deleted record nearest to candidate") for image in images) == 18
     assert all(image["alt"].strip() for image in images)
-    assert "8 of 12 shown." in page
+    assert "6 of 12 shown." in page
 
 
 def test_curves_that_climb_the_trace_have_a_figure_of_their_own(page):
@@ -192,6 +195,7 @@ def test_missing_numbers_are_said_to_be_missing(metrics, make_run):
         ("uia", "UIA"),
         ("uia_2", "UIA (2)"),
         ("retrace_cem", "ReTrace with CEM"),
+        ("retrace_gradient_ascent", "ReTrace with gradient ascent"),
         ("retrace_cma_es_3", "ReTrace with CMA-ES (3)"),
         ("my_own", "my own"),
         ("max_difference", "max difference"),

@@ -44,11 +44,10 @@ def _table(values: dict[str, Any]) -> Table:
     budget = values["budget"]
     title = f"{budget['top_k']} candidates, {budget['queries']} queries each, mean of {budget['repeats']} repeats"
     table = Table("distribution level", *SHOWN, title=title, title_justify="left")
-    rows = {"attack": values["attack"], **values["controls"], **values["rivals"]}
+    rows = [("attack", values["attack"]), *values["controls"].items(), *values["rivals"].items()]
     for name, baseline in values["baselines"].items():
-        rows[f"baseline {name}"] = baseline
-        rows |= {f"  {name}, {control}": row for control, row in baseline["controls"].items()}
-    for name, row in rows.items():
+        rows += [(attack_title(name), baseline), *((f"  {key}", row) for key, row in baseline["controls"].items())]
+    for name, row in rows:
         if row.get("applicable", True):
             figures = row["distribution"]
             table.add_row(escape(name), *(_number(figures.get(metric)) for metric in SHOWN))

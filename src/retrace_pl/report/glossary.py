@@ -199,7 +199,9 @@ def attack_title(name: str) -> str:
     title = name.replace("_", " ") if known is None else ATTACKS[known][0]
     rest = "" if known is None else name.removeprefix(known).removeprefix("_")
     searcher, _, number = rest.rpartition("_") if rest.rpartition("_")[2].isdigit() else (rest, "", "")
-    title += f" with {_ARMS.get(searcher, searcher.replace('_', ' '))}" if searcher else ""
+    brought = _ARMS.get(searcher, searcher.replace("_", " "))
+    brought = brought if brought[1:2].isupper() else brought.lower()
+    title += f" with {brought}" if searcher else ""
     return f"{title} ({number})" if number else title
 
 

@@ -15,7 +15,7 @@ from retrace_pl.report.tables import Cell, MetricTable, metric_cell, metric_tabl
 __all__ = ["OtherAttacks", "Row", "asked_text", "finding_sentences", "other_attacks"]
 
 COLUMNS = ("mse", "diversity", "fid_oracle")
-SHOWN = 8
+SHOWN = 6
 NOT_RUN = Cell("not run", missing=True)
 
 _ASKED = {
@@ -196,23 +196,26 @@ def finding_sentences(name: str, values: Mapping[str, Any], classes: Sequence[st
     lines = [f"{title}: {_concluded(values, classes)}"]
     for control, row in (values.get("controls") or {}).items():
         what = "the matched retrain" if control == "matched_retrain" else control.replace("_", " ")
-        found = _concluded(row, classes) if row.get("applicable", True) else f"does not apply ({row.get('reason')})."
-        lines.append(f"On {what}: {found}")
+        if row.get("applicable", True):
+            lines.append(f"On {what}: {_concluded(row, classes, known=values.get('answer') or {})}")
+        else:
+            lines.append(f"On {what}: does not apply ({row.get('reason')}).")
     return lines
 
 
-def _concluded(values: Mapping[str, Any], classes: Sequence[str]) -> str:
+def _concluded(values: Mapping[str, Any], classes: Sequence[str], known: Mapping[str, Any] | None = None) -> str:
+    """What one run concluded; facts of its answer that are known already are left out."""
     judged = values.get("judged")
     answer = dict(values.get("answer") or {})
     correct = judged.get("correct") if isinstance(judged, Mapping) else None
     parts = [_told(answer, classes)]
     if isinstance(correct, bool):
         parts[0] = f"{parts[0]} ({'correct' if correct else 'wrong'})".strip()
-    parts.append(_facts(answer))
     if isinstance(judged, Mapping):
         parts.append(_facts({key: value for key, value in judged.items() if key != "correct"}))
     elif values.get("reason"):
         parts.append(f"not judged: {values['reason']}")
+    parts.append(_facts({key: value for key, value in answer.items() if not known or known.get(key) != value}))
     queries = values.get("queries")
     parts += [] if queries is None else [f"{queries:,} queries"]
     return "; ".join(part for part in parts if part) + "."
@@ -233,17 +236,19 @@ def _told(answer: dict[str, Any], classes: Sequence[str]) -> str:
 def _facts(facts: Mapping[str, Any]) -> str:
     """Plain facts in words; what is long or nested is left to ``metrics.json``."""
     shown = {key: value for key, value in facts.items() if value is not None and not _long(value)}
-    return ", ".join(
-        f"{FACTS.get(str(key), str(key).replace('_', ' '))} {_fact(value)}" for key, value in shown.items()
-    )
+    return ", ".join(_fact(FACTS.get(str(key), str(key).replace("_", " ")), value) for key, value in shown.items())
 
 
-def _fact(value: Any) -> str:
+def _fact(words: str, value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return words if value else f"not {words}"
+    return f"{words} {_value(value)}"
+
+
+def _value(value: Any) -> str:
     if isinstance(value, float):
         return format_value(value).replace("-", "\u2212")
-    return ", ".join(map(_fact, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
 
 
 def _long(value: Any) -> bool:
