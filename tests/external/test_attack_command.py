@@ -64,7 +64,7 @@ def test_two_models_and_nothing_else(weights, tmp_path, capsys):
     metrics = found["metrics"]
     assert metrics["verdict"] == "not_judged"
     assert metrics["verdict_reason"].startswith("No deleted data was given")
-    assert metrics["inferences"]["class_inference"]["answer"]["deleted_classes"] == [3]
+    assert metrics["inferences"]["class_inference"]["answer"]["per_class"]["ranking"][0] == 3
     assert set(metrics["controls"]) == {"prior", "identity"}
     assert metrics["controls"]["identity"]["max_trace"] == 0
     assert sum(metrics["gaps"]["attack"]["labels"]) == 24
@@ -80,7 +80,7 @@ def test_two_models_and_nothing_else(weights, tmp_path, capsys):
     assert "Not judged" in page
     assert "Recomputing the verdict" not in page
 
-    assert main(["attack", *pair(weights), *MODELS, *TINY, f"--output={tmp_path / 'run'}"]) == 0
+    assert main(["attack", f"--config={tmp_path / 'run' / 'config.yaml'}", f"--output={tmp_path / 'run'}"]) == 0
     shown = capsys.readouterr()
     assert shown.err.count("done already") == 5
     assert "not_judged" in shown.out

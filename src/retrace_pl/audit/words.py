@@ -9,6 +9,9 @@ from retrace_pl.audit.facts import Kind, lookup, number
 
 __all__ = ["NO_EXCESS", "SAME", "leak_reason", "no_evidence_reason", "not_judged_reason", "percent"]
 
+UNREPEATED = 1e-3
+"""Difference between two answers of a model to the same input that is no rounding any more."""
+
 _SUCCESS = {
     "sr_oracle": "recognised as deleted data by the independent evaluator",
     "sr_original": "recognised as deleted data by the original model",
@@ -72,6 +75,11 @@ def not_judged_reason(metrics: Mapping[str, Any]) -> str:
         parts.append(f"Two models that differ by their seeds alone reach {_gap(gaps['null'])} in the same search.")
     if gaps["matched_retrain"] is not None:
         parts.append(f"The original and the reference model reach {_gap(gaps['matched_retrain'])} in the same search.")
+    noise = max(number(metrics, f"models.{name}.repeatability") or 0.0 for name in ("original", "unlearned"))
+    if noise > UNREPEATED:
+        parts.append(
+            f"A model's own answers to the same image are up to {noise:.3f} apart, so less than that says nothing."
+        )
     answer = lookup(metrics, "inferences.class_inference.answer") or {}
     named = answer.get("deleted_classes") or []
     if named:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 __all__ = ["attack"]
+
+_OWN = {"--original", "--unlearned"}
 
 _FORMS = """\
 retrace attack has two forms.
@@ -40,8 +43,29 @@ def attack(arguments: list[str]) -> None:
 
 
 def _is_pair(arguments: Sequence[str]) -> bool:
+    """Whether the command line, or a file it gives after --config, names models of the user's own."""
     names = {argument.partition("=")[0] for argument in arguments}
-    return bool(names & {"--original", "--unlearned"})
+    return bool(names & _OWN) or any(_names_models(Path(path)) for path in _config_files(arguments))
+
+
+def _config_files(arguments: Sequence[str]) -> Iterator[str]:
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option == "--config":
+            yield value
+        elif option.startswith("--config="):
+            yield option.partition("=")[2]
+
+
+def _names_models(path: Path) -> bool:
+    if not path.is_file():
+        return False  # a bare name; the stage's packaged configurations name none
+    import yaml
+
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(settings, dict) and "original" in settings
 
 
 def _attack_pair(arguments: list[str]) -> None:

@@ -42,6 +42,8 @@ def read_hugging_face(folder: Path, option: str) -> tuple[nn.Module, ImageInput]
             f"{option}: {folder} has no safetensors weights, and pickled ones can run any code; save the model with "
             "model.save_pretrained(folder, safe_serialization=True)"
         )
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{option}: {folder} is an adapter of another model; merge them and save the whole model")
     if "auto_map" in config:
         raise InputError(f"{option}: {folder} needs code of its own to be run, which is refused; export it with "
                          "torch.export instead")  # fmt: skip

@@ -19,7 +19,14 @@ from retrace_pl.external.config import PairSettings
 from retrace_pl.external.images import ImageSet, read_images
 from retrace_pl.external.opening import ModelOpener, OpenedModel
 from retrace_pl.external.parsing import PairRequest
-from retrace_pl.external.validation import CHECKED, allowed_access, check_classes, check_model, declared_images
+from retrace_pl.external.validation import (
+    CHECKED,
+    REPEATABLE,
+    allowed_access,
+    check_classes,
+    check_model,
+    declared_images,
+)
 from retrace_pl.files import atomic_path, read_json, write_json
 from retrace_pl.pipeline.cache import ArtefactCache, file_hash
 from retrace_pl.pipeline.code import own_code
@@ -249,6 +256,13 @@ def check(run: PairRun) -> list[str]:
             f"--{role}: {facts['format']}, {facts['classes']} classes, returns {facts['outputs'].replace('_', '-')}",
             markup=False,
         )
+        if model.repeatability > REPEATABLE:
+            run.console.print(
+                f"--{role} answers the same images differently, by up to {model.repeatability:.2g}: smaller gaps "
+                "between the models mean nothing",
+                style="yellow",
+                markup=False,
+            )
     preprocessing = {name: value for name, value in asdict(run.images).items() if value is not None}
     write_json(
         run.folder.path(CHECKS),

@@ -16,12 +16,12 @@ from retrace_pl.external.config import ModelSettings
 from retrace_pl.external.opening import OpenedModel
 from retrace_pl.traces import Access
 
-__all__ = ["CHECKED", "CheckedModel", "allowed_access", "check_model", "declared_images"]
+__all__ = ["CHECKED", "REPEATABLE", "CheckedModel", "allowed_access", "check_model", "declared_images"]
 
 CHECKED = 8
 """Images of the batch that is tried out; a black box is asked for each of them twice."""
 
-_REPEATABLE = 1e-4
+REPEATABLE = 1e-4
 """Largest difference of probabilities between two answers of a model to the same input that passes for rounding."""
 
 
@@ -127,7 +127,7 @@ def check_model(model: OpenedModel, images: ImageInput, outputs: OutputKind | No
     kind = _kind(model, outputs, first)
     prepared = PreparedModel(model.module, preprocess, kind).eval()
     difference = float((_probabilities(first, kind) - _probabilities(again, kind)).abs().max())
-    if black_box is None and difference > _REPEATABLE:
+    if black_box is None and difference > REPEATABLE:
         raise InputError(
             f"{model.option}: an image's probabilities change by {difference:.2g} with the other images of its batch, "
             "or from call to call; save the model after model.eval()"
