@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_search():
 @pytest.mark.parametrize("settings", [SPHERE, PLAIN], ids=["sphere", "none"])
 def test_every_start_reaches_the_target(settings):
     core = smooth_core(settings)
-    pool = GradientAscentSearcher(starts=32, steps=64).search(core, 2048, seed=0)
+    pool = GradientAscentSearcher(starts=32, steps=64, learning_rate=0.2).search(core, 2048, seed=0)
     assert (pool.latents[-32:] - TARGET).abs().max() < 0.15
     assert pool.scores[-32:].mean() > pool.scores[:32].mean() + 0.5
     if settings is SPHERE:
@@ -85,7 +85,7 @@ def test_the_gradient_goes_through_generator_and_both_models(second_order):
 
 def test_it_beats_random_search_on_networks():
     random = RandomSearcher().search(small_core("white"), 192, seed=0)
-    climbed = GradientAscentSearcher(starts=16, steps=12).search(small_core("white"), 192, seed=0)
+    climbed = GradientAscentSearcher(starts=16, steps=12, learning_rate=0.2).search(small_core("white"), 192, seed=0)
     assert climbed.top_mean(64) > random.top_mean(64) + 0.02
     assert climbed.scores[-16:].mean() > climbed.scores[:16].mean() + 0.05
 
@@ -130,7 +130,7 @@ def test_a_missing_second_derivative_names_the_way_out():
     core.scorer.fit(core.generate(torch.randn(32, 6)))
     with pytest.raises(RunError, match="second_order to false"):
         GradientAscentSearcher().search(core, 100)
-    pool = GradientAscentSearcher(starts=16, second_order=False).search(core, 160)
+    pool = GradientAscentSearcher(16, 40, 0.2, second_order=False).search(core, 160)
     assert pool.scores[-16:].mean() > pool.scores[:16].mean()
 
 

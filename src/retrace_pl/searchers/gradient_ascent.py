@@ -18,9 +18,11 @@ __all__ = ["GradientAscentSearcher", "score_gradient"]
 class GradientAscentSearcher(Searcher):
     """Adam on the latents of several starts at once, along the exact gradient of the score; white-box only.
 
-    What a white-box auditor can do at most with this many candidates: every other searcher has to guess the direction
-    that this one computes. It is no fair rival of black-box searchers. A query is still one candidate evaluated by
-    both models; the backward passes that give its gradient are not counted as queries of their own.
+    The bound that white-box access sets: every other searcher has to guess the direction that this one computes, so
+    it is no fair rival of black-box searchers. Each start climbs to a local maximum of its own, which keeps the
+    candidates apart; a searcher that pools what it learned can still find a higher single peak. A query is one
+    candidate evaluated by both models, as everywhere; the backward passes that give its gradient are not counted as
+    queries of their own.
 
     All three signals are climbed. The gradient signal is itself a derivative, so climbing it needs the models' second
     derivatives; where a model has an operation without one, ``second_order=False`` climbs the prediction and loss
@@ -39,7 +41,7 @@ class GradientAscentSearcher(Searcher):
     name: ClassVar[str] = "gradient_ascent"
 
     def __init__(
-        self, starts: int = 64, steps: int = 40, learning_rate: float = 0.2, second_order: bool = True
+        self, starts: int = 32, steps: int = 128, learning_rate: float = 0.1, second_order: bool = True
     ) -> None:
         if starts < 1:
             raise InputError(f"searcher.starts must be at least 1, got {starts}")
