@@ -148,7 +148,7 @@ class CoordinateAdam:
         shape: Shape of one input.
         coordinates: Coordinates that one step looks at, all if there are fewer; each costs two queries.
         block: Side of the squares in pixels, within one channel; only for inputs ``[C, H, W]``.
-        difference: h, the distance of the two evaluations from the point.
+        difference: h, the distance of the two evaluations from the point, which stay within the box.
         lr: Step size, in the inputs' units.
         box: Bounds of the inputs; None for none.
         random: CPU generator that draws the coordinates.
@@ -188,13 +188,15 @@ class CoordinateAdam:
         chosen = torch.rand(n, self.size, generator=self.random).argsort(dim=1)[:, : self.count].to(flat.device)
         masks = (self.groups == chosen[:, :, None]).to(flat)  # [n, count, numbers of an input]
         offsets = self.difference * masks
-        asked = torch.cat([flat[:, None] + offsets, flat[:, None] - offsets], dim=1).view(-1, *inputs.shape[1:])
+        up, down = _clamp(flat[:, None] + offsets, self.box), _clamp(flat[:, None] - offsets, self.box)
+        distance = (up - down).sum(dim=2) / masks.sum(dim=2)  # 2 h, less at the bounds of the box
+        asked = torch.cat([up, down], dim=1).view(-1, *inputs.shape[1:])
         probabilities = self.pair.outputs(asked)
         repeated = classes.repeat_interleave(self.cost)
         confidence = _of_class(probabilities.original, repeated).view(n, -1)
         unlearned = _of_class(probabilities.unlearned, repeated).view(n, -1)
         values = _margin(probabilities.original, repeated).view(n, 2, self.count)
-        slopes = ((values[:, 0] - values[:, 1]) / (2 * self.difference)).to(flat)
+        slopes = ((values[:, 0] - values[:, 1]) / distance).to(flat)
         update = _adam(self._moments, self._steps, (rows[:, None].expand_as(chosen), chosen), slopes)
         moved = flat + self.lr * (update[:, :, None] * masks).sum(dim=1)
         best = confidence.argmax(dim=1)
