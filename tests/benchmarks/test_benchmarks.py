@@ -35,35 +35,99 @@ def untrained(load):
     return setting.Setting(*classifiers, generator, images[:30], images[30:], {})
 
 
-def test_a_cell_of_the_search_table(load, untrained):
+@pytest.fixture
+def models(load, untrained):
     search = load("search")
-    cell = search.measure(untrained, "random", seed=0, queries=512, access="white")
-    assert set(cell) == {"searcher", "seed", *search.COLUMNS}
-    assert cell["queries"] == 512
-    again = search.measure(untrained, "random", seed=0, queries=512, access="white")
+    unlearned = {"retrain": untrained.unlearned}
+    return search, search.Models(
+        0,
+        3,
+        untrained.original,
+        unlearned,
+        untrained.evaluator,
+        untrained.generator,
+        untrained.public,
+        untrained.deleted,
+        {},
+    )
+
+
+def test_a_cell_of_the_search_table(models):
+    search, setting = models
+    cell, again = (
+        search.measure(setting, setting.scorer("retrain", "white"), "random", queries=512, top_k=16) for _ in range(2)
+    )
+    assert set(cell) == {*search.COLUMNS, "curve"}
+    assert cell["curve"][-1] == [512, pytest.approx(cell["score_top64"], abs=1e-5)]
+    assert cell["diversity_share"] == pytest.approx(cell["diversity"] / search.spread(setting.deleted))
     assert {**cell, "seconds": 0} == {**again, "seconds": 0}
+
+
+def cell_of(search, searcher, seed=0, curve=(), **values):
+    same = {"data": "digits", "class": 3, "seed": seed, "unlearner": "retrain", "access": "black", "tail": "open"}
+    measured = {column: 1.0 for column in search.COLUMNS} | values
+    return same | {"queries": 100, "searcher": searcher, "curve": [list(point) for point in curve]} | measured
 
 
 def test_the_search_table_averages_over_seeds(load):
     search = load("search")
-    cells = [
-        dict(zip(("searcher", "seed", *search.COLUMNS), ("random", seed, 0.5 + seed, 1, 0, 0.2, 3, 10), strict=True))
-        for seed in range(2)
-    ]
-    assert "| random | 1.0000 | 1.0000 | 0.0000 | 0.2000 | 3.0 | 10 | 0.5000 | 0.2000 |" in search.table(cells)
+    cells = [cell_of(search, "random", seed, score_top64=0.5 + seed, nearest_mse=0.02) for seed in range(2)]
+    assert "| digits | retrain | random | 2 | 1.000 | 1.000 | 0.0200 | 1.0 | 1.0000 | 1.00 | 1.0 |" in search.table(
+        cells
+    )
 
 
-def test_the_command_writes_its_json(load, untrained, monkeypatch, tmp_path, capsys):
+def test_the_goals_of_the_search_by_hand(load):
     search = load("search")
-    monkeypatch.setattr(search, "build", lambda seed, cache: untrained)
+    cells = [
+        cell_of(search, "random", score_top64=0.6, nearest_mse=0.020, fid_oracle=3.0),
+        cell_of(search, "cem", nearest_mse=0.025, fid_oracle=20.0),
+        cell_of(
+            search,
+            "ppo",
+            curve=[(10, 0.2), (20, 0.59), (30, 0.61), (100, 0.7)],
+            nearest_mse=0.010,
+            fid_oracle=6.0,
+            diversity_share=0.4,
+        ),
+        cell_of(search, "ppo", seed=1),  # nothing to compare with
+    ]
+    (row,) = search.goals(cells)
+    assert (row["share"], row["mse"], row["fid"]) == (0.3, 0.5, 2.0)
+    assert (row["best_mse"], row["best_fid"], row["diversity_share"]) == ("random", "random", 0.4)
+    shown = search.goals_table([row, row | {"share": None, "fid": 0.9, "diversity_share": 0.5}])
+    assert "(a) at most a quarter: 0 of 2; (b) MSE no worse: 2 of 2; (b) fid_oracle no worse: 1 of 2" in shown
+    assert "(c) half the diversity: 1 of 2" in shown
+    assert "| never |" in shown
+
+
+def test_the_command_continues_what_its_json_holds(models, monkeypatch, tmp_path, capsys):
+    search, setting = models
+    monkeypatch.setattr(search, "build", lambda *_: setting)
     file = tmp_path / "new" / "search.json"
-    arguments = ["--quick", "--seeds", "1", "--queries", "512", "--searchers", "random", "cem", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
+    run = ["search.py", "--quick", "--seeds", "1", "--queries", "512", "--json", str(file), "--searchers", "random"]
+    monkeypatch.setattr(sys, "argv", run)
+    search.main()
+    first = json.loads(file.read_text())
+    monkeypatch.setattr(sys, "argv", [*run, "cem"])
     search.main()
     result = json.loads(file.read_text())
     assert [cell["searcher"] for cell in result["cells"]] == ["random", "cem"]
-    assert result["deleted_class_diversity"] == pytest.approx(search.own_diversity(untrained.deleted))
-    assert "| cem |" in capsys.readouterr().out
+    assert result["cells"][0] == first["cells"][0]  # its seconds too: it was not run again
+    assert "| digits | retrain | cem | 1 |" in capsys.readouterr().out
+
+
+def test_the_searchers_of_the_benchmark_are_the_packaged_presets(load):
+    search = load("search")
+    assert {name: type(make()).name for name, (make, _) in search.SEARCHERS.items()} == {
+        "random": "random",
+        "cem": "cem",
+        "cma_es": "cma_es",
+        "sac": "sb3",
+        "ppo": "sb3",
+        "ppo_tau0": "sb3",
+    }
+    assert search.SEARCHERS["sac"][0]().settings["learning_rate"] == 5e-4
 
 
 def test_the_score_keeps_the_order_of_what_no_public_image_reaches(untrained):
@@ -78,9 +142,28 @@ def test_the_score_keeps_the_order_of_what_no_public_image_reaches(untrained):
 
 
 def test_the_speed_ratios(load):
-    ratios = load("speed").measure("black", queries=512, slow_queries=300, repeats=1)
-    assert {"search_over_bare_scoring", "over_dummy_vec_env", "over_single_candidate_sac"} < set(ratios)
-    assert all(value > 0 for value in ratios.values())
+    speed = load("speed")
+    ratios = speed.loop("digits", "black", queries=512, repeats=1)
+    assert all(ratios[name] > 0 for name in ("loop", "loop_channels_last", "memory_format", "queries_per_second"))
+    assert speed.dummy("digits", "white", steps=1, repeats=1, num_envs=16) > 1
+
+
+def test_the_profile_adds_up(load):
+    setting = load("_speed_setting")
+    shares = setting.profile(*setting.build("digits", "white"), queries=512, num_envs=256)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert all(share >= 0 for share in shares.values())
+    assert shares["policy: updates"] > 0.05
+    assert shares["f-"] > 0.05
+
+
+def test_time_to_the_same_score(load, untrained, monkeypatch):
+    speed = load("speed")
+    monkeypatch.setattr(speed, "digits", lambda seed, cache: untrained)
+    row = speed.same_score(0, FOLDER, queries=300)
+    assert row["same_score"] == pytest.approx(row["sac_seconds"] / row["ppo_seconds"])
+    assert row["ppo_queries"] >= 256
+    assert row["per_query"] > 1
 
 
 def test_a_cell_of_the_arena_table(load):
