@@ -48,23 +48,31 @@ def ppo(**settings: Any) -> Callable[[], Searcher]:
 
 FAST: dict[str, Any] = {"num_envs": 128, "n_steps": 1, "learning_rate": 1e-2}
 """Many small updates with long steps."""
+TUNED: dict[str, Any] = FAST | {"net_arch": (8,), "log_std_init": -1.2}
+"""The same with a policy too narrow to learn its own random state by heart, and less noise around its means."""
 
 SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
     "random": (RandomSearcher, DEFAULT),
     "cem": (CEMSearcher, DEFAULT),
-    "ppo": (ppo(**FAST), FREE),
+    "ppo": (ppo(**TUNED), FREE),
     "ppo_package_defaults": (SB3Searcher, DEFAULT),
-    "ppo_tau": (ppo(**FAST), DEFAULT),
-    "ppo_slow": (ppo(**FAST | {"learning_rate": 3e-3}), FREE),
-    "ppo_faster": (ppo(**FAST | {"learning_rate": 2e-2}), FREE),
-    "ppo_256_envs": (ppo(**FAST | {"num_envs": 256}), FREE),
-    "ppo_64_envs": (ppo(**FAST | {"num_envs": 64}), FREE),
-    "ppo_2_steps": (ppo(**FAST | {"n_steps": 2}), FREE),
-    "ppo_narrow": (ppo(**FAST, log_std_init=-1.2), FREE),
-    "ppo_wide_clip": (ppo(**FAST, clip_range=0.4), FREE),
-    "ppo_off_sphere": (ppo(**FAST), replace(FREE, projection="none")),
-    "ppo_warm_start": (ppo(**FAST, warm_start=4096, log_std_init=-1.2), FREE),
-    "ppo_mixture": (lambda: MixtureSearcher([SB3Searcher(**FAST) for _ in range(4)]), FREE),
+    "ppo_fast": (ppo(**FAST), FREE),
+    "ppo_wide_policy": (ppo(**TUNED | {"net_arch": (64, 64)}), FREE),
+    "ppo_32_units": (ppo(**TUNED | {"net_arch": (32,)}), FREE),
+    "ppo_16_units": (ppo(**TUNED | {"net_arch": (16,)}), FREE),
+    "ppo_2_units": (ppo(**TUNED | {"net_arch": (2,)}), FREE),
+    "ppo_more_noise": (ppo(**TUNED | {"log_std_init": -0.5}), FREE),
+    "ppo_less_noise": (ppo(**TUNED | {"log_std_init": -2.0}), FREE),
+    "ppo_tau_0.002": (ppo(**TUNED), DEFAULT),
+    "ppo_tau_0.01": (ppo(**TUNED), replace(DEFAULT, tau=0.01)),
+    "ppo_slow": (ppo(**TUNED | {"learning_rate": 3e-3}), FREE),
+    "ppo_256_envs": (ppo(**TUNED | {"num_envs": 256}), FREE),
+    "ppo_2_steps": (ppo(**TUNED | {"n_steps": 2}), FREE),
+    "ppo_wide_clip": (ppo(**TUNED, clip_range=0.4), FREE),
+    "ppo_off_sphere": (ppo(**TUNED), replace(FREE, projection="none")),
+    "ppo_warm_start": (ppo(**TUNED, warm_start=4096), FREE),
+    "ppo_mixture_2": (lambda: MixtureSearcher([SB3Searcher(**TUNED) for _ in range(2)]), FREE),
+    "ppo_mixture_4": (lambda: MixtureSearcher([SB3Searcher(**TUNED) for _ in range(4)]), FREE),
 }
 
 
