@@ -97,6 +97,14 @@ def test_fitted_weights_and_the_shadow_are_told(full):
     assert "deleted class 8, drawn at random: 20 records of 200" in page.shadow
 
 
+def test_without_a_judge_the_score_s_p_values_stand_alone(full):
+    run = RunData.load(full)
+    del run.metrics["significance"]["likeness"]
+    first, second = significance_sentences(run)
+    assert first.startswith("0 of 192 candidates have a trace larger")
+    assert "compared with the 192 candidates" in second
+
+
 def test_kinds_are_shown_only_for_a_leak(make_run):
     metrics = evidence(make_metrics()) | {"verdict": Status.NO_EVIDENCE.value}
     text = write_report(make_run(metrics=metrics)).read_text(encoding="utf-8")

@@ -62,9 +62,11 @@ def p_value_lines(run: RunData, arm: str, index: int) -> list[str]:
 
 def significance_sentences(run: RunData) -> list[str]:
     """What the p-values say, one sentence each; empty for a run without them."""
-    lines = [_counted(run, name, what) for name, what in _STATISTICS.items()]
-    lines = [line for line in lines if line]
-    pairs, candidates = (run.number(f"significance.likeness.{key}") for key in ("null_pairs", "null_candidates"))
+    counted = {name: _counted(run, name, what) for name, what in _STATISTICS.items()}
+    found = [name for name, line in counted.items() if line]
+    lines = [counted[name] for name in found]
+    keys = [f"significance.{name}." for name in found[:1]]  # the null pairs are the same for every statistic
+    pairs, candidates = (run.number(key + name) for key in keys or [""] for name in ("null_pairs", "null_candidates"))
     if lines and pairs is not None and candidates is not None:
         several = "s" if pairs != 1 else ""
         lines.append(
