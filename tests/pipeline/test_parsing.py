@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from retrace_pl.audit import CONTROLS
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.parsing import config_folders, find_config, parse
@@ -170,8 +171,13 @@ def test_settings_out_of_range_are_refused_before_any_stage(options, named, tiny
         parse("audit", "", ["--config", tiny, *options])
 
 
-@pytest.mark.parametrize("controls", ["[all]", "[holdout, matched-retrain, Identity, prior]"])
-def test_controls_by_other_names_train_the_same_models(controls, tiny):
+def test_all_controls_are_those_of_the_registry(tiny):
+    request = parse("audit", "", ["--config", tiny, "--audit.controls", "[all]"])
+    assert request.config.audit.controls == list(CONTROLS)
+
+
+def test_controls_by_other_names_train_the_same_models(tiny):
+    controls = "[holdout, matched-retrain, Identity, prior]"
     request = parse("audit", "", ["--config", tiny, "--audit.controls", controls])
     assert set(request.config.audit.controls) == {"identity", "prior", "matched_retrain", "holdout"}
     usual = parse("audit", "", ["--config", tiny])
