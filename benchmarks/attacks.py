@@ -1,10 +1,12 @@
-"""Every attack of the package on the digits: three ways to forget, each attack beside itself on the matched retrain.
+"""Every attack of the package: three ways to forget, each attack beside itself on the matched retrain.
 
     python benchmarks/attacks.py --results benchmarks/results
+    python benchmarks/attacks.py --data fashion_mnist --results benchmarks/results
 
-One cell is one audit of the packaged configuration `digits` (white-box, 8,192 queries, one search of each attack) with
-one seed and one unlearning preset. ``attacks.json`` is written after every cell, and a rerun leaves finished cells
-alone; an interrupted cell continues in its run folder. ``attacks.md`` holds the means over the seeds that are there.
+One cell is one audit of the packaged configuration `digits` or `fashion_mnist` (white-box, 8,192 queries, one search of
+each attack) with one seed and one unlearning preset. ``attacks_DATA.json`` is written after every cell, and a rerun
+leaves finished cells alone; an interrupted cell continues in its run folder. ``attacks_DATA.md`` holds the means over
+the seeds that are there.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ import yaml
 from retrace_pl.pipeline.api import run_audit
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+DATA = {
+    "digits": "scikit-learn digits, class 3 deleted and absent from the public data, small CNN",
+    "fashion_mnist": "Fashion-MNIST, bags deleted and absent from the public data, ResNet-8",
+}
 UNLEARNING = {
-    "negative gradient": "unlearning/digits/negative_gradient",
-    "fine-tuning": "unlearning/digits/retain_finetune",
+    "negative gradient": "unlearning/{data}/negative_gradient",
+    "fine-tuning": "unlearning/{data}/retain_finetune",
     "retraining": "unlearning/retrain",
 }
 QUERIES = 8192
@@ -72,10 +78,11 @@ def inferences() -> dict[str, dict[str, Any]]:
     return {name: preset(f"attack/{file}") for name, file in names.items()}
 
 
-def cell(unlearning: str, seed: int, runs: Path, quick: bool) -> dict[str, Any]:
+def cell(data: str, unlearning: str, seed: int, runs: Path, quick: bool) -> dict[str, Any]:
     """The figures of one audit.
 
     Args:
+        data: name of the packaged configuration.
         unlearning: name of a way to forget.
         seed: seed of the audit and of its splits.
         runs: where run folders and the models shared between them go.
@@ -86,17 +93,21 @@ def cell(unlearning: str, seed: int, runs: Path, quick: bool) -> dict[str, Any]:
     overrides = {
         "seed": seed,
         "data.seed": seed,
+        "access": "white",
         "queries": QUERIES,
+        "attack.init_args.top_k": TOP_K,
+        "attack.init_args.refinement_steps": 10,
         "rivals": [],
-        "unlearning": preset(UNLEARNING[unlearning]),
+        "unlearning": preset(UNLEARNING[unlearning].format(data=data)),
         "baselines": list(baselines().values()),
         "inferences": list(inferences().values()),
         "audit.controls": controls,
         "audit.repeats": 1,
+        "trainer.threads": 1,
         **(QUICK if quick else {}),
     }
-    folder = runs / f"{unlearning.replace(' ', '_')}-seed{seed}"
-    run = run_audit("digits", folder, overrides, cache=runs / "cache", stages=STAGES)
+    folder = runs / f"{data}-{unlearning.replace(' ', '_')}-seed{seed}"
+    run = run_audit(data, folder, overrides, cache=runs / "cache", stages=STAGES)
     return summary(unlearning, seed, dict(run.metrics), searches=_read(folder / "searches.json"))
 
 
@@ -146,10 +157,10 @@ def _answer(row: dict[str, Any], deleted: set[int]) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """The tables, one for each way to forget."""
     lines = [
-        "# Attacks on the digits",
+        f"# Every attack on {result['data']}",
         "",
-        f"`{result['command']}`, {result['date']}, {result['hardware']}. scikit-learn digits, class 3 deleted and "
-        f"absent from the public data, small CNN, white-box, {QUERIES:,} queries, {TOP_K} candidates (UIA: 5), one "
+        f"`{result['command']}`, {result['date']}, {result['hardware']}. "
+        f"{DATA[result['data']]}, white-box, {QUERIES:,} queries, {TOP_K} candidates (UIA: 5), one "
         "search of each attack and seed; means over the seeds. Higher is closer to the deleted data for sr_oracle, "
         "lower for mse (to the nearest deleted record) and fid_oracle. Columns `retrain: ...`: the same attack on the "
         "original and a model retrained without the class, its control: what it finds there, better unlearning would "
@@ -236,17 +247,20 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(result: dict[str, Any], folder: Path) -> None:
     """Both files, each replaced at once so that an interruption leaves a whole one."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"attacks.json": json.dumps(result, indent=1) + "\n", "attacks.md": markdown(result)}
-    for name, text in texts.items():
-        part = folder / f"{name}.part"
+    texts = {"json": json.dumps(result, indent=1) + "\n", "md": markdown(result)}
+    for kind, text in texts.items():
+        file = folder / f"attacks_{result['data']}.{kind}"
+        part = file.with_suffix(".part")
         part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        part.replace(file)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="negative gradient, one seed, small models, 1,024 queries")
+    parser.add_argument("--data", choices=DATA, default="digits", help="packaged configuration")
+    parser.add_argument("--unlearning", nargs="+", choices=UNLEARNING, default=list(UNLEARNING))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of audits and of their splits")
     parser.add_argument("--runs", type=Path, default=Path("runs/attacks"), help="where run folders and models go")
     parser.add_argument("--results", type=Path, help="folder for the two files; without it the tables are printed")
@@ -255,17 +269,19 @@ def main() -> None:
     results = None if options.quick else options.results
     settings = {"queries": QUERIES, "attacks": baselines(), "inferences": inferences()}
     cells: list[dict[str, Any]] = []
-    if results is not None and (results / "attacks.json").is_file():
-        earlier = _read(results / "attacks.json")
+    known = None if results is None else results / f"attacks_{options.data}.json"
+    if known is not None and known.is_file():
+        earlier = _read(known)
         cells = earlier["cells"] if earlier["settings"] == settings else []
-    plan = [(seed, name) for seed in options.seeds for name in UNLEARNING]
+    plan = [(seed, name) for seed in options.seeds for name in options.unlearning]
     for seed, name in plan[:1] if options.quick else plan:
         if any((one["seed"], one["unlearning"]) == (seed, name) for one in cells):
             continue
-        cells.append(cell(name, seed, runs, options.quick))
+        cells.append(cell(options.data, name, seed, runs, options.quick))
         cells.sort(key=lambda one: (one["seed"], list(UNLEARNING).index(one["unlearning"])))
         result = {
-            "command": f"python benchmarks/attacks.py --results {options.results}",
+            "command": f"python benchmarks/attacks.py --data {options.data} --results {options.results}",
+            "data": options.data,
             "date": datetime.now(UTC).date().isoformat(),
             "hardware": hardware(),
             "settings": settings,

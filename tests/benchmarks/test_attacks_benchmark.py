@@ -66,7 +66,8 @@ def test_the_table_holds_means_and_names_the_seeds(attacks):
     searches = {"attack-0": {"queries": 64}, "matched_retrain-0": {"queries": 64}}
     cells = [attacks.summary("fine-tuning", seed, metrics(attacks), searches) for seed in (4, 5)]
     cells[1]["attacks"][attacks.RETRACE]["sr_oracle"] = 0.75
-    table = attacks.markdown({"command": "make it", "date": "2026-01-01", "hardware": "a machine", "cells": cells})
+    head = {"command": "make it", "data": "digits", "date": "2026-01-01", "hardware": "a machine"}
+    table = attacks.markdown(head | {"cells": cells})
     assert "Data and audit seeds: 4, 5." in table
     assert table.count("Not run.") == 2
     row = next(line for line in table.splitlines() if line.startswith(f"| {attacks.RETRACE} |"))
@@ -82,7 +83,7 @@ def test_a_rerun_leaves_finished_cells_alone(attacks, monkeypatch, tmp_path):
     searches = {"attack-0": {"queries": 64}, "matched_retrain-0": {"queries": 64}}
     ran = []
 
-    def cell(name, seed, runs, quick):
+    def cell(data, name, seed, runs, quick):
         if len(ran) == 2:
             raise KeyboardInterrupt
         ran.append((seed, name))
@@ -92,9 +93,11 @@ def test_a_rerun_leaves_finished_cells_alone(attacks, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["attacks.py", "--seeds", "3", "--results", str(tmp_path)])
     with pytest.raises(KeyboardInterrupt):
         attacks.main()
-    monkeypatch.setattr(attacks, "cell", lambda name, seed, runs, quick: cells_later(attacks, name, seed, searches))
+    monkeypatch.setattr(
+        attacks, "cell", lambda data, name, seed, runs, quick: cells_later(attacks, name, seed, searches)
+    )
     attacks.main()
-    stored = json.loads((tmp_path / "attacks.json").read_text(encoding="utf-8"))
+    stored = json.loads((tmp_path / "attacks_digits.json").read_text(encoding="utf-8"))
     assert ran == [(3, "negative gradient"), (3, "fine-tuning")]
     assert [one["quality"].get("later") for one in stored["cells"]] == [None, None, True]
     assert not list(tmp_path.glob("*.part"))
@@ -105,10 +108,11 @@ def cells_later(attacks, name, seed, searches):
     return found | {"quality": {"later": True}}
 
 
-def test_every_attack_is_one_that_the_command_line_takes(attacks):
+@pytest.mark.parametrize("data", ["digits", "fashion_mnist"])
+def test_every_attack_is_one_that_the_command_line_takes(attacks, data):
     from retrace_pl.pipeline.parsing import parse
 
     given = [f"--baselines={json.dumps(list(attacks.baselines().values()))}"]
     given += [f"--inferences={json.dumps(list(attacks.inferences().values()))}"]
-    parsed = parse("audit", "", ["--config=digits", *given])
+    parsed = parse("audit", "", [f"--config={data}", *given])
     assert parsed is not None
