@@ -176,6 +176,12 @@ def test_all_controls_are_those_of_the_registry(tiny):
     assert request.config.audit.controls == list(CONTROLS)
 
 
+def test_an_audit_rules_out_training_noise_unless_it_is_told_otherwise():
+    for name in ("digits", "fashion_mnist", "cifar100_resnet18"):
+        controls = parse("audit", "", ["--config", name]).config.audit.controls
+        assert set(controls) == {"identity", "null", "prior", "matched_retrain", "holdout"}
+
+
 def test_controls_by_other_names_train_the_same_models(tiny):
     controls = "[holdout, matched-retrain, Identity, prior]"
     request = parse("audit", "", ["--config", tiny, "--audit.controls", controls])

@@ -130,8 +130,8 @@ class AuditSettings:
     """What turns the attack's numbers into evidence.
 
     Args:
-        controls: controls to run, or `all`; see `retrace_pl.audit`. YAML reads the id `null` as "nothing", which counts
-            as the id here.
+        controls: controls to run, or `all`; see `retrace_pl.audit`. Without `null`, what training noise alone yields
+            may be called a leak. YAML reads the id `null` as "nothing", which counts as the id here.
         repeats: independent repetitions of the search (and of the matched retraining), each with a seed of its own.
         baseline_controls: whether every baseline and inference also runs on the matched retrain, at the same budget;
             without it none of their figures says how much better unlearning would have prevented.
@@ -145,7 +145,9 @@ class AuditSettings:
         InputError: a control is unknown, or a setting is out of range.
     """
 
-    controls: list[str | None] = field(default_factory=lambda: ["identity", "prior", "matched_retrain", "holdout"])
+    controls: list[str | None] = field(
+        default_factory=lambda: ["identity", "null", "prior", "matched_retrain", "holdout"]
+    )
     repeats: int = 3
     baseline_controls: bool = True
     wrong_class: int | str | None = None
