@@ -13,7 +13,7 @@ from retrace_pl.arena.choices import AttackChoice, MethodChoice, choose_attacks,
 from retrace_pl.arena.config import ArenaConfig
 from retrace_pl.arena.measures import IDENTITY, RETRAIN
 from retrace_pl.arena.record import CELLS, RUN, SCHEMA, CellRecord, read_if_whole, record_path
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.data.splits import resolve_classes
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.api import override_options
@@ -108,7 +108,7 @@ class Plan:
 
     audit: Path
     cells: tuple[Cell, ...]
-    data: UnlearningDataModule
+    data: AuditDataModule
 
     def find(self, name: str) -> Cell:
         """The cell with an id.

@@ -1,8 +1,10 @@
 """Data sets and the splits of an audit."""
 
+from retrace_pl.data.base import SPLITS, AuditDataModule
 from retrace_pl.data.loading import EpochShuffle
-from retrace_pl.data.module import SPLITS, UnlearningDataModule
+from retrace_pl.data.module import UnlearningDataModule
 from retrace_pl.data.pixels import RawImages
+from retrace_pl.data.records import LabelledRecords
 from retrace_pl.data.sources import (
     DigitsSource,
     HuggingFaceSource,
@@ -16,11 +18,13 @@ from retrace_pl.data.tensors import LabelledTensors
 
 __all__ = [
     "SPLITS",
+    "AuditDataModule",
     "DigitsSource",
     "EpochShuffle",
     "HuggingFaceSource",
     "ImageFolderSource",
     "ImageSource",
+    "LabelledRecords",
     "LabelledTensors",
     "MedMNISTSource",
     "RawImages",

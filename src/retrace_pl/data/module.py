@@ -1,28 +1,23 @@
-"""The data of an audit: what is trained on, deleted, public, and held back for the evaluation."""
+"""The data of an audit of image classifiers: what is trained on, deleted, public, and held back."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, get_args
 
-import torch
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from retrace_pl.data.augment import Augmentation
+from retrace_pl.data.base import SPLITS, AuditDataModule
 from retrace_pl.data.loading import Batch, build_loader
-from retrace_pl.data.preparation import Prepared, SplitSettings, prepare
+from retrace_pl.data.preparation import ImageSettings, Prepared, prepare
 from retrace_pl.data.sources.base import ImageSource, SourceImages
 from retrace_pl.data.tensors import LabelledTensors
-from retrace_pl.data.views import SplitView, UnlearningView, next_epoch
 from retrace_pl.errors import InputError
 
-SPLITS = ("train", "retain", "forget", "public", "evaluator", "test")
+__all__ = ["SPLITS", "UnlearningDataModule"]
 
 
-class UnlearningDataModule(LightningDataModule):
+class UnlearningDataModule(AuditDataModule):
     """Disjoint, seeded splits of a labelled image data set: train = retain + forget, public, evaluator and test.
 
     All splits are stratified by class. ``test`` comes from the source's test partition where it has one, everything
@@ -59,6 +54,8 @@ class UnlearningDataModule(LightningDataModule):
         InputError: If the settings contradict each other; on ``setup`` also if they do not fit the data.
     """
 
+    noun = "image"
+
     def __init__(
         self,
         source: ImageSource,
@@ -77,9 +74,7 @@ class UnlearningDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.source = source
-        self.settings = SplitSettings(
+        settings = ImageSettings(
             forget_class=forget_class,
             forget_fraction=forget_fraction,
             forget_indices=forget_indices,
@@ -91,59 +86,17 @@ class UnlearningDataModule(LightningDataModule):
         )
         if augmentation not in get_args(Augmentation):
             raise InputError(f"augmentation: {augmentation!r} is none of {', '.join(get_args(Augmentation))}")
-        if batch_size < 1 or num_workers < 0:
-            raise InputError(f"batch_size {batch_size} must be at least 1 and num_workers {num_workers} at least 0")
+        super().__init__(
+            source,
+            settings,
+            public_includes_deleted=public_includes_deleted,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        )
+        self.image_settings = settings
         self.image_size = image_size
         self.channels = channels
         self.augmentation: Augmentation = augmentation
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
-        self.deletion: Literal["class", "records"] = self.settings.deletion
-        self.public_includes_deleted = public_includes_deleted or self.deletion == "records"
-        self._opened: SourceImages | None = None
-        self._prepared: Prepared | None = None
-
-    # --- Lightning hooks ------------------------------------------------------------------------------------------
-
-    def prepare_data(self) -> None:
-        """Download what the source was told to download (Lightning calls this in one process only)."""
-        if self._prepared is None:
-            self._open()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the splits and decode their images; once, whatever the stage.
-
-        Raises:
-            InputError: If the settings do not fit the data, or the data cannot be read.
-        """
-        if self._prepared is None:
-            self._prepared = prepare(self._open(), self.settings)
-            self._opened = None  # the splits are in memory now
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """The train split, shuffled and augmented."""
-        return self.loader_of(self.split("train"), shuffle=True, augment=True, epoch=next_epoch(self.trainer))
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """The test split, in order."""
-        return self.loader("test")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """The test split, in order."""
-        return self.loader("test")
-
-    # --- What was prepared; each of these sets up first where nobody did -------------------------------------------
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is a position in it."""
-        return self._ready().classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, deleted ones included."""
-        return len(self.classes)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -151,75 +104,23 @@ class UnlearningDataModule(LightningDataModule):
         return (self.channels, self.image_size, self.image_size)
 
     @property
-    def deleted_classes(self) -> tuple[int, ...]:
-        """The deleted classes, or the classes of the deleted records; ascending."""
-        return self._ready().deleted_classes
+    def input_size(self) -> int:
+        """Channels of an image."""
+        return self.channels
 
     @property
-    def dropped_copies(self) -> dict[str, int]:
-        """How many records each split lost because the same image is in a split that goes before it."""
-        return dict(self._ready().dropped)
+    def sample_space(self) -> tuple[int, ...]:
+        """Shape of one image: (channels, image_size, image_size)."""
+        return self.input_shape
 
-    def split(self, name: str) -> LabelledTensors:
-        """The records of a split.
-
-        Args:
-            name: One of ``SPLITS``.
-
-        Raises:
-            InputError: If there is no such split.
-        """
-        if name not in SPLITS:
-            raise InputError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
-        return self._ready().splits[name]
-
-    def rearranged(
-        self,
-        splits: Mapping[str, LabelledTensors],
-        deletion: Literal["class", "records"],
-        deleted_classes: Sequence[int],
-    ) -> UnlearningDataModule:
-        """The same settings over other splits, for a second deletion on the same data; this module stays as it is.
-
-        Args:
-            splits: Splits to replace; every other one stays.
-            deletion: Whether these splits delete whole classes or single records.
-            deleted_classes: The classes they delete, or the classes of the records they delete.
-        """
-        prepared = self._ready()
-        other = copy.copy(self)
-        other.deletion = deletion
-        other._prepared = replace(
-            prepared, splits={**prepared.splits, **splits}, deleted_classes=tuple(sorted(deleted_classes))
-        )
-        return other
-
-    def class_counts(self) -> dict[str, dict[str, int]]:
-        """Records per split and class name."""
-        counts = {}
-        for name in SPLITS:
-            numbers = torch.bincount(self.split(name).labels, minlength=self.num_classes).tolist()
-            counts[name] = dict(zip(self.classes, numbers, strict=True))
-        return counts
-
-    # --- Loaders ---------------------------------------------------------------------------------------------------
-
-    def loader(
-        self, name: str, *, batch_size: int | None = None, shuffle: bool = False, augment: bool = False
-    ) -> DataLoader[Batch]:
-        """A loader of one split: batches ``(inputs float32 [b, C, S, S] in [0, 1], labels int64 [b])``.
-
-        Args:
-            name: One of ``SPLITS``.
-            batch_size: Records per batch; None for the module's.
-            shuffle: Shuffle anew each epoch (Lightning tells the sampler which).
-            augment: Apply the module's augmentation.
-        """
-        return self.loader_of(self.split(name), batch_size=batch_size, shuffle=shuffle, augment=augment)
+    @property
+    def batching(self) -> dict[str, Any]:
+        """Augmentation, and the seed of it and of the order."""
+        return {"augmentation": self.augmentation, "data_seed": self.seed}
 
     def loader_of(
         self,
-        tensors: LabelledTensors,
+        records: LabelledTensors,
         *,
         batch_size: int | None = None,
         shuffle: bool = False,
@@ -227,9 +128,9 @@ class UnlearningDataModule(LightningDataModule):
         batches: int | None = None,
         epoch: int = 0,
     ) -> DataLoader[Batch]:
-        """A loader of any records, with the module's seed and augmentation; arguments as :func:`build_loader`."""
+        """A loader of any images, with the module's seed and augmentation; arguments as :func:`build_loader`."""
         return build_loader(
-            tensors,
+            records,
             self.batch_size if batch_size is None else batch_size,
             shuffle=shuffle,
             augmentation=self.augmentation if augment else "none",
@@ -239,42 +140,5 @@ class UnlearningDataModule(LightningDataModule):
             epoch=epoch,
         )
 
-    def view(
-        self, train: str, val: str = "test", *, batch_size: int | None = None, augment: bool = True
-    ) -> LightningDataModule:
-        """A data module that fits on one split and validates on another.
-
-        Args:
-            train: Split to fit on, shuffled.
-            val: Split to validate and test on, in order.
-            batch_size: Records per batch; None for the module's.
-            augment: Apply the module's augmentation to the split that is fitted on.
-        """
-        for name in (train, val):
-            if name not in SPLITS:
-                raise InputError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
-        return SplitView(self, train, val, batch_size=batch_size, augment=augment)
-
-    def unlearning_view(self, *, batch_size: int | None = None) -> LightningDataModule:
-        """A data module for unlearning: batches ``{"retain": batch, "forget": batch}`` in step.
-
-        The shorter of the two starts over, in a new order, until the longer one is through. Its two validation loaders
-        are the test images of the retained and of the deleted classes; after deletion of single records, all test
-        images and the deleted records.
-
-        Args:
-            batch_size: Records per batch of each kind; None for the module's.
-        """
-        return UnlearningView(self, batch_size=batch_size)
-
-    # --- Preparation -----------------------------------------------------------------------------------------------
-
-    def _ready(self) -> Prepared:
-        self.setup()
-        assert self._prepared is not None
-        return self._prepared
-
-    def _open(self) -> SourceImages:
-        if self._opened is None:
-            self._opened = self.source.open()
-        return self._opened
+    def _prepare(self, opened: SourceImages) -> Prepared:
+        return prepare(opened, self.image_settings)

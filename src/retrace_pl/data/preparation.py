@@ -1,4 +1,7 @@
-"""From an opened source to splits in memory: sizes, draws, decoding and copies in one place."""
+"""From an opened source to splits in memory: sizes, draws, decoding and copies in one place.
+
+The draw and what is checked afterwards are the same for every kind of record; decoding is that of images.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import torch
 from retrace_pl.data import splits as plan
 from retrace_pl.data.duplicates import drop_copies
 from retrace_pl.data.pixels import RawImages, materialise
-from retrace_pl.data.sources.base import SourceImages
+from retrace_pl.data.records import LabelledRecords
+from retrace_pl.data.sources.base import OpenedSource, SourceImages
 from retrace_pl.data.tensors import LabelledTensors
 from retrace_pl.errors import InputError
 
@@ -22,16 +26,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """What decides the records and pixels of the splits; arguments as of :class:`UnlearningDataModule`.
+    """What decides the records of the splits; arguments as of :class:`UnlearningDataModule`.
 
     Args:
         forget_class: Classes to delete.
         forget_fraction: Share of the train records to delete.
         forget_indices: Positions in the train split to delete.
-        public_includes_deleted: Whether the public set may hold images of the deleted classes.
+        public_includes_deleted: Whether the public set may hold records of the deleted classes.
         sizes: Records of train, test, evaluator and public, None where the default share applies.
-        image_size: Side in pixels.
-        channels: 1 or 3.
         seed: Seed of every draw.
 
     Raises:
@@ -43,8 +45,6 @@ class SplitSettings:
     forget_indices: Sequence[int] | None
     public_includes_deleted: bool
     sizes: Mapping[str, int | None]
-    image_size: int
-    channels: int
     seed: int
 
     def __post_init__(self) -> None:
@@ -58,16 +58,36 @@ class SplitSettings:
         for name, size in self.sizes.items():
             if size is not None and size < 1:
                 raise InputError(f"{name}_size: {size} leaves the split empty; ask for at least one record")
-        if self.channels not in (1, 3):
-            raise InputError(f"channels: {self.channels} is neither 1 (greyscale) nor 3 (colour)")
-        for name, least in (("image_size", 4), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: {getattr(self, name)} is below {least}")
+        if self.seed < 0:
+            raise InputError(f"seed: {self.seed} is below 0")
 
     @property
     def deletion(self) -> Literal["class", "records"]:
         """Whether whole classes or single records are deleted."""
         return "records" if self.forget_class is None else "class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(SplitSettings):
+    """What decides the records and pixels of the splits; further arguments as of :class:`SplitSettings`.
+
+    Args:
+        image_size: Side in pixels.
+        channels: 1 or 3.
+
+    Raises:
+        InputError: If the settings contradict each other.
+    """
+
+    image_size: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels not in (1, 3):
+            raise InputError(f"channels: {self.channels} is neither 1 (greyscale) nor 3 (colour)")
+        if self.image_size < 4:
+            raise InputError(f"image_size: {self.image_size} is below 4")
 
 
 @dataclass(frozen=True)
@@ -83,15 +103,41 @@ class Prepared:
 
     classes: tuple[str, ...]
     deleted_classes: tuple[int, ...]
-    splits: dict[str, LabelledTensors]
-    dropped: dict[str, int]
+    splits: Mapping[str, LabelledRecords]
+    dropped: Mapping[str, int]
 
 
-def prepare(opened: SourceImages, settings: SplitSettings) -> Prepared:
+@dataclass(frozen=True)
+class Draw:
+    """Which records are in which split, before any was read.
+
+    Args:
+        classes: Class names.
+        deleted: The deleted classes; None where single records are deleted.
+        positions: Positions in the source's partition per split, ascending; first the splits that keep their copies.
+    """
+
+    classes: tuple[str, ...]
+    deleted: tuple[int, ...] | None
+    positions: Mapping[str, plan.IntArray]
+
+
+def prepare(opened: SourceImages, settings: ImageSettings) -> Prepared:
     """Draw the splits, decode their images once, and drop copies across splits.
 
     Raises:
         InputError: If the settings do not fit the data, or an image cannot be read.
+    """
+    draw = draw_records(opened, settings)
+    decoded = {name: _decode(opened, settings, name, where) for name, where in draw.positions.items()}
+    return assemble(draw, *drop_copies(decoded), noun="image")
+
+
+def draw_records(opened: OpenedSource, settings: SplitSettings) -> Draw:
+    """Draw forget, retain, test, evaluator and public, in this order; all but ``test`` from the train partition.
+
+    Raises:
+        InputError: If the settings do not fit the data.
     """
     count = len(opened.classes)
     deleted = None if settings.forget_class is None else plan.resolve_classes(settings.forget_class, opened.classes)
@@ -112,14 +158,28 @@ def prepare(opened: SourceImages, settings: SplitSettings) -> Prepared:
         "evaluator": drawn["evaluator"],
         "public": drawn["public"],
     }
-    splits, dropped = drop_copies({name: _decode(opened, settings, name, where) for name, where in positions.items()})
-    _report_copies(splits, dropped)
-    splits["train"] = _merge(splits["retain"], splits["forget"])
-    deleted_classes = deleted or tuple(np.unique(splits["forget"].labels.numpy()).tolist())
-    return Prepared(opened.classes, deleted_classes, splits, dropped)
+    return Draw(opened.classes, deleted, positions)
 
 
-def _draw(opened: SourceImages, settings: SplitSettings, excluded: tuple[int, ...]) -> dict[str, plan.IntArray]:
+def assemble(draw: Draw, splits: Mapping[str, LabelledRecords], dropped: Mapping[str, int], noun: str) -> Prepared:
+    """Check what is left without copies and add the train split.
+
+    Args:
+        draw: What was drawn.
+        splits: Its records, without copies.
+        dropped: Copies dropped per split.
+        noun: What a record is called in messages.
+
+    Raises:
+        InputError: If a split holds nothing but copies.
+    """
+    _report_copies(splits, dropped, noun)
+    whole = {**splits, "train": splits["retain"].merged(splits["forget"])}
+    deleted = draw.deleted or tuple(np.unique(splits["forget"].labels.numpy()).tolist())
+    return Prepared(draw.classes, deleted, whole, dropped)
+
+
+def _draw(opened: OpenedSource, settings: SplitSettings, excluded: tuple[int, ...]) -> dict[str, plan.IntArray]:
     labels, count = opened.train.labels, len(opened.classes)
     shares = plan.SHARES_WITHOUT_TEST if opened.test is None else plan.SHARES_WITH_TEST
     public_available = int(np.isin(labels, excluded, invert=True).sum())
@@ -132,7 +192,7 @@ def _draw(opened: SourceImages, settings: SplitSettings, excluded: tuple[int, ..
     return drawn
 
 
-def _decode(opened: SourceImages, settings: SplitSettings, name: str, positions: plan.IntArray) -> LabelledTensors:
+def _decode(opened: SourceImages, settings: ImageSettings, name: str, positions: plan.IntArray) -> LabelledTensors:
     images: RawImages = opened.test if name == "test" and opened.test is not None else opened.train
     pixels = materialise(images, positions, settings.image_size, settings.channels)
     return LabelledTensors(
@@ -140,24 +200,13 @@ def _decode(opened: SourceImages, settings: SplitSettings, name: str, positions:
     )
 
 
-def _report_copies(splits: Mapping[str, LabelledTensors], dropped: Mapping[str, int]) -> None:
-    for name, tensors in splits.items():
-        if len(tensors) == 0:
+def _report_copies(splits: Mapping[str, LabelledRecords], dropped: Mapping[str, int], noun: str) -> None:
+    for name, records in splits.items():
+        if len(records) == 0:
             raise InputError(
-                f"all {dropped[name]} images of the {name} split are copies of images in other splits;"
+                f"all {dropped[name]} {noun}s of the {name} split are copies of {noun}s in other splits;"
                 " remove the copies from the data set"
             )
     if any(dropped.values()):
         lost = ", ".join(f"{number} from {name}" for name, number in dropped.items() if number)
-        _log.info("dropped copies of images that are in another split: %s", lost)
-
-
-def _merge(retain: LabelledTensors, forget: LabelledTensors) -> LabelledTensors:
-    """The train split, in the order of the source."""
-    records = torch.cat([retain.records, forget.records])
-    order = torch.argsort(records)
-    return LabelledTensors(
-        torch.cat([retain.pixels, forget.pixels])[order],
-        torch.cat([retain.labels, forget.labels])[order],
-        records[order],
-    )
+        _log.info("dropped copies of %ss that are in another split: %s", noun, lost)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from retrace_pl.data import splits as plan
+from retrace_pl.data.base import AuditDataModule
 from retrace_pl.data.duplicates import drop_copies
-from retrace_pl.data.module import UnlearningDataModule
-from retrace_pl.data.tensors import LabelledTensors
+from retrace_pl.data.records import LabelledRecords
 from retrace_pl.errors import InputError
 
 __all__ = ["ShadowData", "other_class", "shadow_data", "without_class"]
@@ -18,7 +18,7 @@ __all__ = ["ShadowData", "other_class", "shadow_data", "without_class"]
 _HALVES, _CLASS, _UNSEEN = 11, 12, 13  # streams of the three draws
 
 
-def other_class(data: UnlearningDataModule, wanted: int | str | None = None) -> int:
+def other_class(data: AuditDataModule, wanted: int | str | None = None) -> int:
     """The class that the wrong-class control deletes.
 
     Args:
@@ -40,7 +40,7 @@ def other_class(data: UnlearningDataModule, wanted: int | str | None = None) -> 
     return index
 
 
-def without_class(data: UnlearningDataModule, index: int) -> UnlearningDataModule:
+def without_class(data: AuditDataModule, index: int) -> AuditDataModule:
     """The same training records, of which those of another class are deleted instead.
 
     Args:
@@ -67,15 +67,15 @@ class ShadowData:
         deletion: What it deletes, in words.
     """
 
-    data: UnlearningDataModule
-    deleted: LabelledTensors
-    retained: LabelledTensors
-    unseen: LabelledTensors
-    unseen_retained: LabelledTensors
+    data: AuditDataModule
+    deleted: LabelledRecords
+    retained: LabelledRecords
+    unseen: LabelledRecords
+    unseen_retained: LabelledRecords
     deletion: str
 
 
-def shadow_data(data: UnlearningDataModule, seed: int) -> ShadowData:
+def shadow_data(data: AuditDataModule, seed: int) -> ShadowData:
     """Splits the public records in two halves, stratified by class, and deletes from the one as the audit does.
 
     A class deletion is imitated by deleting the audit's own classes where the public set holds them, and otherwise one
@@ -115,7 +115,7 @@ def shadow_data(data: UnlearningDataModule, seed: int) -> ShadowData:
 
 
 def _shadow_classes(
-    data: UnlearningDataModule, first: LabelledTensors, second: LabelledTensors, seed: int
+    data: AuditDataModule, first: LabelledRecords, second: LabelledRecords, seed: int
 ) -> tuple[int, ...]:
     held = sorted(set(first.labels.tolist()) & set(second.labels.tolist()))
     if set(data.deleted_classes) <= set(held):
@@ -128,7 +128,7 @@ def _shadow_classes(
     return (int(np.random.default_rng([seed, _CLASS]).choice(held)),)
 
 
-def _halves(tensors: LabelledTensors, num_classes: int, seed: int) -> tuple[LabelledTensors, LabelledTensors]:
+def _halves(tensors: LabelledRecords, num_classes: int, seed: int) -> tuple[LabelledRecords, LabelledRecords]:
     """Two stratified halves without copies of each other's records; the first is never the smaller one."""
     sizes = {"first": (len(tensors) + 1) // 2}
     chosen = plan.draw_splits(tensors.labels.numpy(), sizes, num_classes, seed + _HALVES)["first"]

@@ -1,17 +1,19 @@
-"""Labelled records in memory."""
+"""Labelled images in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from retrace_pl.data.records import LabelledRecords
+
 
 @dataclass(frozen=True, eq=False)
-class LabelledTensors:
-    """Inputs with their labels, images stored as bytes.
+class LabelledTensors(LabelledRecords):
+    """Images with their labels, stored as bytes.
 
     Args:
         pixels: uint8 [n, C, S, S].
@@ -23,21 +25,19 @@ class LabelledTensors:
     labels: Tensor
     records: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def stored(self) -> Tensor:
+        """The pixels, uint8 [n, C, S, S]."""
+        return self.pixels
 
     @property
     def inputs(self) -> Tensor:
         """The images as float32 [n, C, S, S] in [0, 1]; a new tensor each time."""
         return as_inputs(self.pixels)
 
-    def subset(self, positions: Tensor) -> LabelledTensors:
-        """The records at ``positions`` (int64 [k]) or where ``positions`` is true (bool [n])."""
-        return LabelledTensors(self.pixels[positions], self.labels[positions], self.records[positions])
-
-    def of_classes(self, classes: Iterable[int]) -> LabelledTensors:
-        """The records of the given classes, in order."""
-        return self.subset(torch.isin(self.labels, torch.tensor(sorted(set(classes)), dtype=torch.int64)))
+    def with_rows(self, stored: Tensor, labels: Tensor, records: Tensor) -> Self:
+        """Images out of other pixels."""
+        return type(self)(stored, labels, records)
 
 
 def as_inputs(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data modules over the splits of an :class:`UnlearningDataModule`, each for one kind of training."""
+"""Data modules over the splits of an :class:`AuditDataModule`, each for one kind of training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retrace_pl.data.loading import Batch
 from retrace_pl.errors import InputError
 
 if TYPE_CHECKING:
-    from retrace_pl.data.module import UnlearningDataModule
+    from retrace_pl.data.base import AuditDataModule
 
 
 def next_epoch(trainer: Trainer | None) -> int:
@@ -28,7 +28,7 @@ def next_epoch(trainer: Trainer | None) -> int:
 class _View(LightningDataModule):
     """Shares the splits of a parent, which it sets up when Lightning sets it up."""
 
-    def __init__(self, parent: UnlearningDataModule, batch_size: int | None) -> None:
+    def __init__(self, parent: AuditDataModule, batch_size: int | None) -> None:
         super().__init__()
         self.parent = parent
         self.batch_size = parent.batch_size if batch_size is None else batch_size
@@ -54,7 +54,7 @@ class SplitView(_View):
     """
 
     def __init__(
-        self, parent: UnlearningDataModule, train: str, val: str, *, batch_size: int | None = None, augment: bool = True
+        self, parent: AuditDataModule, train: str, val: str, *, batch_size: int | None = None, augment: bool = True
     ) -> None:
         super().__init__(parent, batch_size)
         self.fit_split = train
@@ -88,7 +88,7 @@ class UnlearningView(_View):
         batch_size: Records per batch of each kind; None for the parent's.
     """
 
-    def __init__(self, parent: UnlearningDataModule, *, batch_size: int | None = None) -> None:
+    def __init__(self, parent: AuditDataModule, *, batch_size: int | None = None) -> None:
         super().__init__(parent, batch_size)
 
     def train_dataloader(self) -> CombinedLoader:
@@ -108,8 +108,8 @@ class UnlearningView(_View):
             kept, gone = test.of_classes(set(range(self.parent.num_classes)) - deleted), test.of_classes(deleted)
         if len(kept) == 0 or len(gone) == 0:
             which = "retained" if len(kept) == 0 else "deleted"
-            raise InputError(f"test_size: the test split holds no image of the {which} classes; raise it")
-        return [self.parent.loader_of(tensors, batch_size=self.batch_size) for tensors in (kept, gone)]
+            raise InputError(f"test_size: the test split holds no {self.parent.noun} of the {which} classes; raise it")
+        return [self.parent.loader_of(records, batch_size=self.batch_size) for records in (kept, gone)]
 
     def _training_loader(self, name: str, batches: int | None = None) -> DataLoader[Batch]:
         return self.parent.loader_of(

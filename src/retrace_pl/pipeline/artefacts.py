@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace_pl._version import __version__
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.pipeline.cache import Artefact, file_hash
 from retrace_pl.pipeline.code import LIBRARIES, code_hashes
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
@@ -24,7 +24,7 @@ TRACE_WEIGHTS = "trace_weights.json"
 
 
 def classifier_artefact(
-    run: AuditRun, name: str, section: str, split: str, seed: int, *, data: UnlearningDataModule | None = None
+    run: AuditRun, name: str, section: str, split: str, seed: int, *, data: AuditDataModule | None = None
 ) -> Artefact:
     """A classifier trained from scratch.
 
@@ -53,7 +53,7 @@ def generator_artefact(run: AuditRun, name: str, seed: int) -> Artefact:
     settings = run.settings["generator"]
     inputs = {
         "train": split_hash(run.data, "public"),
-        "input_shape": list(run.data.input_shape),
+        "input_shape": list(run.data.sample_space),
         "settings": settings,
         "code": code_hashes(settings),
         "seed": seed,
@@ -62,7 +62,7 @@ def generator_artefact(run: AuditRun, name: str, seed: int) -> Artefact:
 
 
 def unlearned_artefact(
-    run: AuditRun, name: str, original: Path | str, seed: int, *, data: UnlearningDataModule | None = None
+    run: AuditRun, name: str, original: Path | str, seed: int, *, data: AuditDataModule | None = None
 ) -> Artefact:
     """The model that was made to forget, from the original's weights.
 
@@ -152,18 +152,18 @@ def prior_artefact(run: AuditRun, name: str, generator: Path, size: int, seed: i
     return Artefact(name, inputs | platform(run))
 
 
-def split_hash(data: UnlearningDataModule, name: str) -> str:
+def split_hash(data: AuditDataModule, name: str) -> str:
     """Hash of the records of a split, in order."""
     split = data.split(name)
-    digest = hashlib.sha256(f"{list(split.pixels.shape)}".encode())
-    digest.update(split.pixels.contiguous().numpy().data)
+    digest = hashlib.sha256(f"{list(split.stored.shape)}".encode())
+    digest.update(split.stored.contiguous().numpy().data)
     digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()
 
 
 def _loading(run: AuditRun) -> dict[str, Any]:
     """How records become batches; workers and the default batch size change nothing."""
-    return {"augmentation": run.data.augmentation, "data_seed": run.data.seed}
+    return run.data.batching
 
 
 def _training(run: AuditRun) -> dict[str, Any]:

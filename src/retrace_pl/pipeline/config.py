@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from retrace_pl.attacks import Attack, InferenceAttack
 from retrace_pl.audit import VerdictThresholds, get_control, parse_controls
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier, Generator
@@ -38,7 +38,8 @@ class ClassifierSettings:
     """How a classifier is built and trained.
 
     Args:
-        model: architecture; called with (input channels, number of classes).
+        model: architecture; called with (`data.input_size`, number of classes), the former being channels or the
+            size of a vocabulary.
         epochs: passes over the training split.
         optimizer: optimiser class and its settings; called with the parameters.
         scheduler: learning-rate scheduler stepped once an epoch; called with the optimiser.
@@ -69,7 +70,7 @@ class GeneratorSettings:
     """How the frozen generator G is built and trained on the public split.
 
     Args:
-        model: architecture; called with the shape of one input.
+        model: architecture; called with `data.sample_space`, the shape of one image or (tokens, vocabulary) of texts.
         epochs: passes over the public split.
         batch_size: records a step.
         optimizer: optimiser of both networks in place of the task's Adam; called with the parameters.
@@ -223,7 +224,7 @@ class AuditConfig:
         InputError: `queries` is below 1, or `attack` brings a searcher of its own.
     """
 
-    data: UnlearningDataModule
+    data: AuditDataModule
     classifier: ClassifierSettings
     evaluator: ClassifierSettings
     generator: GeneratorSettings

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.errors import RunError
 from retrace_pl.files import atomic_path
 from retrace_pl.pipeline.cache import ArtefactCache
@@ -86,7 +86,7 @@ class AuditRun:
             temporary.write_text(self.text, encoding="utf-8")
 
     @property
-    def data(self) -> UnlearningDataModule:
+    def data(self) -> AuditDataModule:
         """The data module, set up on first use."""
         if not self._data_ready:
             self.config.data.prepare_data()

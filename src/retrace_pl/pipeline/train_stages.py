@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefact, unlearned_artefact
@@ -34,7 +34,7 @@ def weights_file(name: str) -> str:
 
 def build_classifier(run: AuditRun, settings: ClassifierSettings, seed: int) -> Classifier:
     """A fresh classifier for the audit's data."""
-    return seeded_module(partial(settings.model, run.data.channels, run.data.num_classes), seed)
+    return seeded_module(partial(settings.model, run.data.input_size, run.data.num_classes), seed)
 
 
 def load_classifier(run: AuditRun, name: str) -> Classifier:
@@ -47,7 +47,7 @@ def load_classifier(run: AuditRun, name: str) -> Classifier:
 
 def load_generator(run: AuditRun) -> Generator:
     """The run's trained generator, in eval mode, on the CPU."""
-    model = run.config.generator.model(run.data.input_shape)
+    model = run.config.generator.model(run.data.sample_space)
     load_weights(model, run.folder.path(weights_file(GENERATOR)))
     return model
 
@@ -76,7 +76,7 @@ def generator(run: AuditRun) -> list[str]:
 def _train_generator(run: AuditRun, seed: int) -> None:
     settings = run.config.generator
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
-    model = seeded_module(partial(settings.model, run.data.input_shape), seed)
+    model = seeded_module(partial(settings.model, run.data.sample_space), seed)
     task = GeneratorTask(
         model,
         features=load_classifier(run, EVALUATOR),
@@ -99,7 +99,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
     store_model(run, GENERATOR, task.ema_generator())
 
 
-def unlearning_training(run: AuditRun, name: str, data: UnlearningDataModule) -> Training:
+def unlearning_training(run: AuditRun, name: str, data: AuditDataModule) -> Training:
     """A training of the audit's unlearning method on f+, for `run_trainings`; from scratch where the method is.
 
     Every deletion has the same seed, so an audit's f- is another audit's model of the wrong class.
@@ -123,11 +123,11 @@ def unlearning_training(run: AuditRun, name: str, data: UnlearningDataModule) ->
     )
 
 
-def _make_forget(run: AuditRun, name: str, data: UnlearningDataModule, seed: int) -> None:
+def _make_forget(run: AuditRun, name: str, data: AuditDataModule, seed: int) -> None:
     store_model(run, name, forget(run, name, load_classifier(run, ORIGINAL), data, seed))
 
 
-def forget(run: AuditRun, name: str, model: Classifier, data: UnlearningDataModule, seed: int) -> nn.Module:
+def forget(run: AuditRun, name: str, model: Classifier, data: AuditDataModule, seed: int) -> nn.Module:
     """Makes a model forget with the audit's method, of which it takes a copy: a method may keep what it computed.
 
     Args:
@@ -170,7 +170,7 @@ def classifier_training(
     split: str,
     stage: str,
     *,
-    data: UnlearningDataModule | None = None,
+    data: AuditDataModule | None = None,
     seeded_as: str | None = None,
 ) -> Training:
     """One of the audit's classifier trainings, for `run_trainings`.
@@ -201,7 +201,7 @@ def _train_classifier(
     split: str,
     stage: str,
     seed: int,
-    data: UnlearningDataModule | None,
+    data: AuditDataModule | None,
 ) -> None:
     store_model(run, name, fit_classifier(run, name, settings, split, stage, seed, data or run.data))
 
@@ -213,7 +213,7 @@ def fit_classifier(
     split: str,
     stage: str,
     seed: int,
-    data: UnlearningDataModule,
+    data: AuditDataModule,
 ) -> Classifier:
     """Trains a fresh classifier; arguments are those of `classifier_training`.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from retrace_pl.data import LabelledTensors, UnlearningDataModule
+from retrace_pl.data import AuditDataModule, LabelledRecords
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.metrics import membership_auc
 
 
 @torch.no_grad()
 def unlearning_quality(
-    model: nn.Module, datamodule: UnlearningDataModule, *, device: torch.device | str = "cpu", batch_size: int = 512
+    model: nn.Module, datamodule: AuditDataModule, *, device: torch.device | str = "cpu", batch_size: int = 512
 ) -> dict[str, float]:
     """Measures retained utility, forgetting and membership leakage of one classifier.
 
@@ -46,7 +46,7 @@ def unlearning_quality(
     kept = ~deleted if by_class else torch.ones_like(deleted)
     for which, mask in (("retained", kept), ("deleted", deleted)):
         if not bool(mask.any()):
-            raise InputError(f"test_size: the test split holds no image of the {which} classes; raise it.")
+            raise InputError(f"test_size: the test split holds no {datamodule.noun} of the {which} classes; raise it.")
 
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()
@@ -65,7 +65,7 @@ def unlearning_quality(
 
 
 def _predict(
-    model: nn.Module, records: LabelledTensors, device: torch.device | str, batch_size: int
+    model: nn.Module, records: LabelledRecords, device: torch.device | str, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Whether each record is classified correctly [n], and its largest probability [n] in double precision."""
     right, confidence = [], []

@@ -25,7 +25,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 class UnlearningTask(LightningModule):
     """Runs an unlearning method on a classifier, with retain and forget batches in step.
 
-    Fit it on `UnlearningDataModule.unlearning_view()`: training batches are `{"retain": (x, y), "forget": (x, y)}`
+    Fit it on `AuditDataModule.unlearning_view()`: training batches are `{"retain": (x, y), "forget": (x, y)}`
     (a stream that the method does not need may be missing), and there are two validation loaders: test images of the
     retained classes, then what should be forgotten. It logs `unlearn/loss` and whatever else the method returns at
     every step, and `unlearn/retain_acc` and `unlearn/forget_acc` (in [0, 1]) after every epoch. Give the trainer the
@@ -146,7 +146,7 @@ class UnlearningTask(LightningModule):
         if missing:
             raise InputError(
                 f"{self.method.name} needs {' and '.join(missing)} batches and the data has none; "
-                "fit on UnlearningDataModule.unlearning_view()."
+                "fit on AuditDataModule.unlearning_view()."
             )
         self._before = _copy(self.model, self._before)
         torch.manual_seed(self.seed + 1_000_003 * self.steps_done)
@@ -228,7 +228,7 @@ class UnlearningTask(LightningModule):
         if not isinstance(loaders, Mapping):
             raise InputError(
                 "The training data must be {'retain': loader, 'forget': loader}; "
-                "fit on UnlearningDataModule.unlearning_view()."
+                "fit on AuditDataModule.unlearning_view()."
             )
         return _OnDevice(loaders.get(stream, ()), self)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from retrace_pl.data import UnlearningDataModule
+from retrace_pl.data import AuditDataModule
 from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier
 from retrace_pl.pipeline.parsing import parse
@@ -51,7 +51,7 @@ class SeedSetting:
         return self.run.config.seed
 
     @property
-    def data(self) -> UnlearningDataModule:
+    def data(self) -> AuditDataModule:
         """The splits of this seed."""
         return self.run.data
 
