@@ -102,8 +102,10 @@ def test_settings_out_of_range_and_missing_preparation_are_named():
             BoundaryShrink(epsilon=epsilon)
     with pytest.raises(RunError, match=r"call prepare\(model\)"):
         BoundaryShrink().nearest_labels(*images())
-    with pytest.raises(InputError, match="gradient of images"):
-        BoundaryShrink().nearest_labels(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    method = BoundaryShrink()
+    method.prepare(nn.Linear(3, 2))
+    with pytest.raises(InputError, match="floating-point tensor"):
+        method.nearest_labels(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
 
 
 def test_it_reads_forget_records_alone_and_keeps_the_statistics():

@@ -44,8 +44,8 @@ def select_instance(core: LatentCore, pool: CandidatePool, seed: int, limit: int
     best = best[pool.scores[best] == pool.scores[best[0]]]
     if len(best) == 1:
         return int(best[0])
-    inputs = core.generate(pool.latents[best]).flatten(1)
-    return int(best[(inputs - inputs.mean(0)).square().sum(1).argmin()])
+    points = core.points(pool.latents[best])
+    return int(best[(points - points.mean(0)).square().sum(1).argmin()])
 
 
 def select_distribution(
@@ -72,7 +72,7 @@ def select_distribution(
     if selection == "top":
         return core.pool.top_k(top_k, seed)
     return core.pool.diverse_top_k(
-        top_k, seed, features=core.generate, tolerance=tolerance, max_candidates=max_candidates
+        top_k, seed, features=core.points, tolerance=tolerance, max_candidates=max_candidates
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from retrace_pl.envs.pool import CandidatePool
 from retrace_pl.errors import InputError, RunError
+from retrace_pl.models import Generator
 
 __all__ = ["LatentCore", "LatentSettings", "LatentStep", "random_stream"]
 
@@ -267,6 +268,11 @@ class LatentCore:
         with torch.no_grad():
             parts = [self.generator(part) for part in torch.split(latents.to(self.device), self.batch_size)]
             return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def points(self, latents: Tensor) -> Tensor:
+        """Vectors ``[n, f]`` whose distance says how much the inputs for latents ``[n, d]`` differ: not a query."""
+        inputs = self.generate(latents)
+        return self.generator.points(inputs) if isinstance(self.generator, Generator) else inputs.flatten(1)
 
     def scalars(self, limit: int = 64) -> dict[str, float]:
         """Numbers for the log: last batch's score and latent norm, the best scores so far, what the probe says."""

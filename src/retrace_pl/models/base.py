@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.errors import InputError
+from retrace_pl.models.behaviour import Behaviour, ClassifierBehaviour
 from retrace_pl.models.init import initialise
 
 
@@ -21,6 +22,11 @@ class Classifier(nn.Module, ABC):
 
     num_features: int
     num_classes: int
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How two models of this kind are compared; that of classifiers over one floating-point tensor by default."""
+        return ClassifierBehaviour()
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
@@ -128,6 +134,14 @@ class Generator(nn.Module, ABC):
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents [n, d] to samples [n, *output_shape]; images have pixels in [0, 1]."""
 
+    def points(self, samples: Tensor) -> Tensor:
+        """Map samples [n, ...] to vectors [n, f] whose Euclidean distance says how much two samples differ.
+
+        A selection of candidates that are to differ from each other goes by them. The samples themselves, flattened,
+        by default; a generator whose samples are no continuous numbers says better.
+        """
+        return samples.flatten(1)
+
     def sample_latents(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
@@ -145,7 +159,7 @@ class Generator(nn.Module, ABC):
 
 
 class AdversarialGenerator(Generator):
-    """A generator that knows the discriminator it is trained against."""
+    """A generator that knows the discriminator it is trained against; `GeneratorTask` trains it."""
 
     @abstractmethod
     def build_discriminator(self) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retrace_pl.errors import InputError
 
-__all__ = ["Behaviour", "ClassifierBehaviour"]
+__all__ = ["Behaviour", "ClassifierBehaviour", "LogitsBehaviour", "behaviour_of"]
 
 
 @runtime_checkable
@@ -71,8 +71,63 @@ class Behaviour(Protocol):
         """Return the loss of every sample under `labels`, shape [n], in nats, at least float32."""
         ...
 
+    def join(self, first: Any, second: Any) -> Any:
+        """Return the samples of `first` followed by those of `second`, as inputs of the same kind."""
+        ...
 
-class ClassifierBehaviour:
+    def words(self, inputs: Any) -> Tensor:
+        """Return whole numbers, int64 [n, w], that tell one sample from another, whatever batch it comes in.
+
+        Numbers past a sample's own end, where samples differ in length, are 0.
+        """
+        ...
+
+    def moved(self, inputs: Any, representation: Tensor, direction: Tensor, size: float) -> Tensor:
+        """Return a representation moved along `direction`, shape [n, ...], whose components are at most 1 in size.
+
+        Args:
+            inputs: The samples.
+            representation: Result of `differentiable(model, inputs)`.
+            direction: Of the same shape.
+            size: Length of the step in the modality's own unit.
+        """
+        ...
+
+
+def behaviour_of(model: nn.Module) -> Behaviour:
+    """Return the behaviour that a model names itself (`Classifier.behaviour`), or that of plain classifiers."""
+    own = getattr(model, "behaviour", None)
+    return own if isinstance(own, Behaviour) else ClassifierBehaviour()
+
+
+class LogitsBehaviour:
+    """What classifiers of every modality share: one tensor per batch goes in, one row of logits per sample comes out.
+
+    Probabilities, losses and everything after them are computed in float32 (float64 for a float64 model).
+    """
+
+    def select(self, inputs: Tensor, start: int, stop: int) -> Tensor:
+        """Return a view of samples `start` to `stop`."""
+        return inputs[start:stop]
+
+    def to(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """Return `inputs` on `device`."""
+        return inputs.to(device)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return softmax probabilities, shape [n, K]."""
+        return _at_least_float32(outputs).softmax(dim=1)
+
+    def pseudo_labels(self, probabilities: Tensor) -> Tensor:
+        """Return the most probable class, shape [n], int64; the first one of a tie."""
+        return probabilities.argmax(dim=1)
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of every sample, shape [n], in nats."""
+        return nn.functional.cross_entropy(_at_least_float32(outputs), labels, reduction="none")
+
+
+class ClassifierBehaviour(LogitsBehaviour):
     """Classifiers over one floating-point tensor (images, or any feature vector), gradients taken at the input.
 
     Inputs are cast to the floating-point type of the model, so a half-precision model takes float32 inputs; the
@@ -92,14 +147,6 @@ class ClassifierBehaviour:
             raise InputError(f"inputs: a classifier takes a floating-point tensor of shape [n, ...], got {kind}")
         return inputs.shape[0]
 
-    def select(self, inputs: Tensor, start: int, stop: int) -> Tensor:
-        """Return a view of samples `start` to `stop`."""
-        return inputs[start:stop]
-
-    def to(self, inputs: Tensor, device: torch.device) -> Tensor:
-        """Return `inputs` on `device`."""
-        return inputs.to(device)
-
     def differentiable(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Return the inputs themselves as a leaf of the model's floating-point type, shape [n, ...]."""
         leaf = inputs.detach().to(_floating_type(model, inputs.dtype))
@@ -114,27 +161,36 @@ class ClassifierBehaviour:
             InputError: The model returns something else.
         """
         x = inputs.to(_floating_type(model, inputs.dtype)) if representation is None else representation
-        logits = model(x)
-        if not isinstance(logits, Tensor):
-            raise InputError(f"model: {type(model).__name__} returns {type(logits).__name__}, not a tensor of logits")
-        if logits.ndim != 2 or logits.shape[0] != inputs.shape[0] or logits.shape[1] < 2:
-            raise InputError(
-                f"model: {type(model).__name__} returns shape {list(logits.shape)} for {inputs.shape[0]} inputs;"
-                " a classifier must return logits of shape [n, classes] with at least two classes"
-            )
-        return logits
+        return checked_logits(model, model(x), inputs.shape[0])
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """Return softmax probabilities, shape [n, K]."""
-        return _at_least_float32(outputs).softmax(dim=1)
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return both batches in one, shape [n + m, ...]."""
+        return torch.cat([first, second])
 
-    def pseudo_labels(self, probabilities: Tensor) -> Tensor:
-        """Return the most probable class, shape [n], int64; the first one of a tie."""
-        return probabilities.argmax(dim=1)
+    def words(self, inputs: Tensor) -> Tensor:
+        """Return the bits of every number as float32, or whole numbers as they are, shape [n, w]."""
+        flat = inputs.detach().flatten(1)
+        return flat.float().contiguous().view(torch.int32).long() if flat.is_floating_point() else flat.long()
 
-    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of every sample, shape [n], in nats."""
-        return nn.functional.cross_entropy(_at_least_float32(outputs), labels, reduction="none")
+    def moved(self, inputs: Tensor, representation: Tensor, direction: Tensor, size: float) -> Tensor:
+        """Return the inputs after a step of `size` in units of pixel intensity, kept within [0, 1]."""
+        return (representation + size * direction).clamp(0, 1)
+
+
+def checked_logits(model: nn.Module, logits: Any, count: int) -> Tensor:
+    """Return what a model made of `count` inputs, if it is logits [count, K] with K >= 2.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not isinstance(logits, Tensor):
+        raise InputError(f"model: {type(model).__name__} returns {type(logits).__name__}, not a tensor of logits")
+    if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] < 2:
+        raise InputError(
+            f"model: {type(model).__name__} returns shape {list(logits.shape)} for {count} inputs;"
+            " a classifier must return logits of shape [n, classes] with at least two classes"
+        )
+    return logits
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

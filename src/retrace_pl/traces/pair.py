@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.models.behaviour import Behaviour, ClassifierBehaviour
+from retrace_pl.models.behaviour import Behaviour, behaviour_of
 from retrace_pl.traces.access import Access
 
 __all__ = ["MemoryFormat", "ModelPair", "PairResponse", "PairValues"]
@@ -71,7 +71,7 @@ class ModelPair:
         original: Model before unlearning, f+.
         unlearned: Model after unlearning, f-, on the same device. May be the same object (identity control).
         access: What the auditor sees: black (probabilities), gray (losses too) or white (input gradients too).
-        behaviour: What is particular to the modality; classifiers over one tensor by default.
+        behaviour: What is particular to the modality; what the original model names as its own by default.
         memory_format: `channels_last` runs copies whose convolution weights store the channels of a pixel side by
             side: on a CPU, small convolutional networks answer up to twice as fast and large ones as before.
             Probabilities agree with those of `contiguous` to 1e-5.
@@ -92,7 +92,7 @@ class ModelPair:
         if memory_format not in get_args(MemoryFormat):
             choices = ", ".join(get_args(MemoryFormat))
             raise InputError(f"memory_format: {memory_format!r} is unknown; choose one of {choices}")
-        self.behaviour: Behaviour = ClassifierBehaviour() if behaviour is None else behaviour
+        self.behaviour: Behaviour = behaviour_of(original) if behaviour is None else behaviour
         self._original = original.eval().requires_grad_(False)
         self._unlearned = unlearned.eval().requires_grad_(False)
         self._modules = tuple(dict.fromkeys(chain(original.modules(), unlearned.modules())))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace_pl.errors import InputError
+from retrace_pl.models import behaviour_of
 from retrace_pl.unlearning.base import Batch, BatchNorm, UnlearningMethod, at_least
 from retrace_pl.unlearning.search_space import Choice, Span
 from retrace_pl.unlearning.teachers import frozen_copy, prepared
@@ -19,7 +20,8 @@ class BoundaryShrink(UnlearningMethod):
     """Trains the records to forget on the nearest other class, found by one adversarial step (Boundary Shrink).
 
     Rule: `x' = clip(x + epsilon sign(grad_x CE(f+(x), y)), 0, 1)`, `y' = argmax_{k != y} f+(x')_k`, then descend
-    `L({(x, y')})` on the unperturbed x. Needs the forget records alone, as images with pixels in [0, 1].
+    `L({(x, y')})` on the unperturbed x. Needs the forget records alone. Of texts, x is the output of the embedding
+    layer, epsilon counts in root mean squares of a text's embeddings, and nothing is clipped.
     Source: Chen et al., "Boundary Unlearning" (CVPR 2023), equations for the boundary shrink.
 
     The argmax leaves the record's own class out, so that a record which the adversarial step does not carry over the
@@ -31,13 +33,13 @@ class BoundaryShrink(UnlearningMethod):
         epochs: Passes over the records to forget.
         lr: Learning rate, multiplied by `strength`; 1e-5 is published, with SGD.
         batch_size: Records per batch.
-        epsilon: Size of the adversarial step in units of pixel intensity, 0 to 1; a large one leads past the nearest
-            class.
+        epsilon: Size of the adversarial step in units of pixel intensity (of texts: of the embeddings' root mean
+            square), 0 to 1; a large one leads past the nearest class.
         batch_norm: "freeze" by default, because batches of the deleted class alone would take over the statistics.
         kwargs: The other settings of `UnlearningMethod`; `strength` multiplies the learning rate.
 
     Raises:
-        InputError: A setting is out of range, or the inputs are not floating-point images.
+        InputError: A setting is out of range, or the inputs are neither floating-point images nor token ids.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget"})
@@ -75,7 +77,7 @@ class BoundaryShrink(UnlearningMethod):
         """The class on the other side of the nearest boundary of the original model.
 
         Args:
-            inputs: Images `[n, C, H, W]` with pixels in [0, 1].
+            inputs: Images `[n, C, H, W]` with pixels in [0, 1], or token ids `[n, L]` for a text classifier.
             labels: Their own classes `[n]`.
 
         Returns:
@@ -84,15 +86,16 @@ class BoundaryShrink(UnlearningMethod):
         Raises:
             InputError: The inputs have no gradient.
         """
-        if not inputs.is_floating_point():
-            raise InputError(f"{self.name} steps along the gradient of images, got {inputs.dtype}; use another method.")
         original = prepared(self._original, self.name)
+        behaviour = behaviour_of(original)
+        behaviour.size(inputs)  # refuses inputs that are of another kind than the model's
         with torch.enable_grad():
-            images = inputs.detach().clone().requires_grad_()
-            loss = functional.cross_entropy(original(images), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, images)
+            points = behaviour.differentiable(original, inputs)
+            loss = behaviour.losses(behaviour.forward(original, inputs, points), labels).sum()
+            (gradient,) = torch.autograd.grad(loss, points)
         with torch.no_grad():
-            logits: Tensor = original((images + self.epsilon * gradient.sign()).clamp(0, 1))
+            moved = behaviour.moved(inputs, points, gradient.sign(), self.epsilon)
+            logits = behaviour.forward(original, inputs, moved)
             return logits.scatter(1, labels[:, None], float("-inf")).argmax(1)
 
     def unlearn_step(

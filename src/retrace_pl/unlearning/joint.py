@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from retrace_pl.models import behaviour_of
 
 
 def joint_logits(model: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,5 +21,5 @@ def joint_logits(model: nn.Module, first: Tensor, second: Tensor) -> tuple[Tenso
     Returns:
         The logits of the first, `[n, K]`, and of the second, `[m, K]`.
     """
-    logits = model(torch.cat([first, second]))
+    logits = model(behaviour_of(model).join(first, second))
     return logits[: len(first)], logits[len(first) :]

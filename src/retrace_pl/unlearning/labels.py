@@ -35,7 +35,7 @@ def fixed_labels(inputs: Tensor, labels: Tensor, num_classes: int, seed: int) ->
     equal classes, and an augmented view counts as a record of its own.
 
     Args:
-        inputs: `[n, ...]`, of any type.
+        inputs: `[n, ...]`, of any type; of records that may come padded, `Behaviour.words`.
         labels: Classes `[n]`, int64.
         num_classes: Number K of classes, 2 or more.
         seed: Other seeds give unrelated classes.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrace_pl.models import behaviour_of
 from retrace_pl.unlearning.base import Batch, OptimizerName, UnlearningMethod
 from retrace_pl.unlearning.joint import joint_logits
 from retrace_pl.unlearning.labels import fixed_labels, redrawn_labels
@@ -74,12 +75,13 @@ class RandomLabel(UnlearningMethod):
             Two scalars; `strength` is not in them.
         """
         retain_logits, forget_logits = joint_logits(model, retain_batch[0], forget_batch[0])
-        wrong = self.wrong_labels(forget_batch, forget_logits.shape[1])
+        words = behaviour_of(model).words(forget_batch[0])  # the same however far the batch is padded
+        wrong = self.wrong_labels((words, forget_batch[1]), forget_logits.shape[1])
         forget_losses = functional.cross_entropy(forget_logits, wrong, reduction="none")
         return functional.cross_entropy(retain_logits, retain_batch[1]), self.forget_mean(forget_losses, forget_batch)
 
     def wrong_labels(self, forget_batch: Batch, num_classes: int) -> Tensor:
-        """Another class for every record of the batch, `[n]`."""
+        """Another class for every record of the batch, `[n]`; inputs or their `Behaviour.words`, with true labels."""
         inputs, labels = forget_batch
         if self.redraw:
             return redrawn_labels(labels, num_classes)
