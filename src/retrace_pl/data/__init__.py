@@ -15,6 +15,16 @@ from retrace_pl.data.sources import (
     TorchvisionSource,
 )
 from retrace_pl.data.tensors import LabelledTensors
+from retrace_pl.data.text import (
+    HuggingFaceTextSource,
+    LabelledTexts,
+    PretrainedTokenizer,
+    TextSource,
+    TextTokenizer,
+    TextUnlearningDataModule,
+    TokenizerSource,
+    TrainedTokenizer,
+)
 
 __all__ = [
     "SPLITS",
@@ -22,13 +32,21 @@ __all__ = [
     "DigitsSource",
     "EpochShuffle",
     "HuggingFaceSource",
+    "HuggingFaceTextSource",
     "ImageFolderSource",
     "ImageSource",
     "LabelledRecords",
     "LabelledTensors",
+    "LabelledTexts",
     "MedMNISTSource",
+    "PretrainedTokenizer",
     "RawImages",
     "SourceImages",
+    "TextSource",
+    "TextTokenizer",
+    "TextUnlearningDataModule",
+    "TokenizerSource",
     "TorchvisionSource",
+    "TrainedTokenizer",
     "UnlearningDataModule",
 ]

@@ -72,14 +72,18 @@ class EpochShuffle(DistributedSampler[Any]):
             yield BatchRequest(parts[place], derived_seed(self.seed, self.epoch, 1 + batch, self.rank))
 
     def _order(self, cycle: int) -> Tensor:
+        """This process's records in one pass over the data, int64 [num_samples]."""
+        return self._order_of_all(cycle)[self.rank :: self.num_replicas]
+
+    def _order_of_all(self, cycle: int) -> Tensor:
+        """The records of all processes in turn, int64 [num_samples * num_replicas]; the same in every process."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch, 0, cycle))
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.arange(self.size)
         wanted = self.num_samples * self.num_replicas
-        repeated = order.repeat(-(-wanted // self.size))[:wanted]
-        return repeated[self.rank :: self.num_replicas]
+        return order.repeat(-(-wanted // self.size))[:wanted]
 
 
 def _batch_sizes(records: int, batch_size: int, *, even_out: bool) -> list[int]:
@@ -144,17 +148,40 @@ def build_loader(
     Raises:
         InputError: If there are no records or the batch size is below one.
     """
+    check_loadable(len(tensors), batch_size)
+    sampler = EpochShuffle(len(tensors), batch_size, shuffle=shuffle, seed=seed, batches=batches)
+    return loader_of_batches(TensorBatches(tensors, augmentation), sampler, epoch=epoch, num_workers=num_workers)
+
+
+def check_loadable(records: int, batch_size: int) -> None:
+    """Make sure that there is something to load.
+
+    Raises:
+        InputError: If there are no records or the batch size is below one.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} is below one; ask for at least one record per batch")
-    if len(tensors) == 0:
+    if records == 0:
         raise InputError("a split without records cannot be loaded; raise its size")
-    sampler = EpochShuffle(len(tensors), batch_size, shuffle=shuffle, seed=seed, batches=batches)
+
+
+def loader_of_batches(
+    batches: Dataset[Batch], sampler: EpochShuffle, *, epoch: int, num_workers: int
+) -> DataLoader[Batch]:
+    """A loader over a data set that serves whole batches.
+
+    Args:
+        batches: Gives the batch of a :class:`BatchRequest`.
+        sampler: Asks for the batches.
+        epoch: Epoch to start with.
+        num_workers: Worker processes.
+    """
     sampler.set_epoch(epoch)
     return DataLoader(
-        TensorBatches(tensors, augmentation),
+        batches,
         batch_size=None,
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=_same,
-        generator=torch.Generator().manual_seed(seed),  # else every pass draws from the global generator
+        generator=torch.Generator().manual_seed(sampler.seed),  # else every pass draws from the global generator
     )

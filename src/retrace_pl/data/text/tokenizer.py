@@ -70,6 +70,7 @@ class TextTokenizer:
         self.backend = Tokenizer.from_str(backend.to_str())
         self.vocab_size = self.backend.get_vocab_size(with_added_tokens=True)
         self._check()
+        self.backend.encode_special_tokens = True  # a text that spells one, such as "[SEP]", is a text
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
 
