@@ -102,7 +102,7 @@ def test_values_are_those_of_the_metrics(reference, evaluator):
     assert results["diversity"] == pytest.approx(float(diversity.compute()))
     assert results["fid_oracle"] == pytest.approx(float(fid.compute()), rel=1e-6)
     assert results["mse"] == pytest.approx(float(nearest.mse.mean()))
-    assert results["sr_mse"] == float((nearest.mse <= reference.success_mse).double().mean())
+    assert results["sr_mse"] == float((nearest.mse <= reference.success_threshold).double().mean())
     hits = int((evaluator(inputs).argmax(dim=1) == FORGOTTEN).sum())
     assert results["sr_oracle"] == hits / 37
     assert results["intervals"]["sr_oracle"] == pytest.approx(wilson_interval(hits, 37))

@@ -82,7 +82,7 @@ def test_against_holdout_changes_the_records_and_nothing_else(reference):
     assert heldout["mse"] == 0.0
     assert deleted["mse"] == pytest.approx((0.01**2 + 0.02**2) / 2, rel=1e-4)
     assert heldout["sr_oracle"] == deleted["sr_oracle"]
-    assert control.success_mse == reference.success_mse
+    assert control.success_threshold == reference.success_threshold
     assert reconstruction_floors(control) == reconstruction_floors(reference)
 
 

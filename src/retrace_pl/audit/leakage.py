@@ -35,7 +35,7 @@ class Leakage:
 
     Args:
         estimate: Value, interval and what the interval covers.
-        metric: What was compared, e.g. ``"sr_oracle"``; with ``record`` it is ``"relative_nearest_mse"``.
+        metric: What was compared, e.g. ``"sr_oracle"``; with ``record`` for images ``"relative_nearest_mse"``.
     """
 
     estimate: Estimate
@@ -130,6 +130,7 @@ def record_leakage(
     to_deleted: Sequence[ArrayLike],
     to_heldout: Sequence[ArrayLike],
     *,
+    metric: str = "relative_nearest_mse",
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -148,6 +149,7 @@ def record_leakage(
     Args:
         to_deleted: [k, n_deleted] distances (e.g. MSE) for each repeat.
         to_heldout: [k, n_heldout] distances of the same candidates for each repeat.
+        metric: Name of what is compared.
         resamples: Bootstrap replicates, and permutations.
         level: Coverage of the interval.
         seed: Seed of the resampling.
@@ -172,7 +174,7 @@ def record_leakage(
     chance = float(np.quantile(np.abs(null.mean(axis=1)), level))
     low, high = max(-1.0, value - math.hypot(value - low, chance)), min(1.0, value + math.hypot(high - value, chance))
     note = SINGLE_REPEAT if len(pairs) == 1 else ""
-    return Leakage(Estimate(value, low, high, level, len(pairs), note), "relative_nearest_mse")
+    return Leakage(Estimate(value, low, high, level, len(pairs), note), metric)
 
 
 def _relative(deleted: Any, heldout: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from retrace_pl.audit.facts import Check, Kind, Status, Verdict, VerdictThresholds, lookup, not_finite, number
 from retrace_pl.audit.words import NO_EXCESS, SAME, leak_reason, no_evidence_reason, not_judged_reason, percent
+from retrace_pl.metrics import glossary_of
 
 __all__ = ["EXCESSES", "decide"]
 
@@ -92,6 +93,7 @@ def _over_forgetting_check(metrics: Mapping[str, Any], limits: VerdictThresholds
 
 
 def _instrument_checks(metrics: Mapping[str, Any], limits: VerdictThresholds) -> list[tuple[Check, str]]:
+    items = glossary_of(metrics).items
     stored = lookup(metrics, "not_finite") or ()
     bad = next(iter([*stored, *not_finite(metrics)]), None)
     finite = Check("every number is finite", None, "no NaN or infinity", bad is None)
@@ -103,13 +105,13 @@ def _instrument_checks(metrics: Mapping[str, Any], limits: VerdictThresholds) ->
     return [
         (finite, f"{bad} is not a finite number, so a stage of this run failed and its figures cannot be trusted."),
         (
-            _at_least("evaluator accuracy on unseen images", accuracy, limits.min_evaluator_accuracy),
-            f"The evaluation classifier is right on only {percent(accuracy)} of unseen images "
+            _at_least(f"evaluator accuracy on unseen {items}", accuracy, limits.min_evaluator_accuracy),
+            f"The evaluation classifier is right on only {percent(accuracy)} of unseen {items} "
             f"(at least {percent(limits.min_evaluator_accuracy)} needed), so it cannot judge what was reconstructed.",
         ),
         (
             _at_least("evaluator recall of the deleted class", recall, limits.min_evaluator_recall),
-            f"The evaluation classifier recognises only {percent(recall)} of unseen images of the deleted class "
+            f"The evaluation classifier recognises only {percent(recall)} of unseen {items} of the deleted class "
             f"(at least {percent(limits.min_evaluator_recall)} needed), so it cannot judge what was reconstructed.",
         ),
         (

@@ -6,17 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrace_pl.audit.facts import Kind, lookup, number
+from retrace_pl.metrics import found_words, glossary_of
 
 __all__ = ["NO_EXCESS", "SAME", "leak_reason", "no_evidence_reason", "not_judged_reason", "percent"]
 
 UNREPEATED = 1e-3
 """Difference between two answers of a model to the same input that is no rounding any more."""
-
-_SUCCESS = {
-    "sr_oracle": "recognised as deleted data by the independent evaluator",
-    "sr_original": "recognised as deleted data by the original model",
-    "sr_mse": "as close to a deleted record as deleted records are to each other",
-}
 
 SAME = (
     "The two models are indistinguishable through this access: every candidate gets the same score, so there is "
@@ -86,7 +81,8 @@ def not_judged_reason(metrics: Mapping[str, Any]) -> str:
         names = lookup(metrics, "classes") or []
         words = ", ".join(str(names[index]) if index < len(names) else str(index) for index in named)
         clear = "points to" if answer.get("clear") else "points, without a clear gap, to"
-        parts.append(f"Class inference from public images {clear} class{'es' if len(named) > 1 else ''} {words}.")
+        items = glossary_of(metrics).items
+        parts.append(f"Class inference from public {items} {clear} class{'es' if len(named) > 1 else ''} {words}.")
     return " ".join(parts)
 
 
@@ -128,8 +124,8 @@ def no_evidence_reason(metrics: Mapping[str, Any], failed: str) -> str:
 
 def _more(metrics: Mapping[str, Any], kind: str, than: str) -> str:
     metric = lookup(metrics, f"leakage.{kind}.metric") or "sr_oracle"
-    if metric in _SUCCESS:
-        return f"{_SUCCESS[metric]} more often {than} ({_difference(metrics, kind)})"
+    if found_words(metric):
+        return f"{found_words(metric)} more often {than} ({_difference(metrics, kind)})"
     return f"closer to the deleted data {than} ({metric}: {_difference(metrics, kind)})"
 
 
@@ -139,7 +135,7 @@ def _difference(metrics: Mapping[str, Any], kind: str) -> str:
         return "no interval"
     metric = lookup(metrics, f"leakage.{kind}.metric") or "sr_oracle"
     level = number(metrics, f"leakage.{kind}.level") or 0.95
-    if metric in _SUCCESS:
+    if found_words(metric):
         span = f"{_points(low)} to {_points(high)}"
         return f"{_points(value)} percentage points, {level:.0%} interval {span}"
     return f"{value:+.3g}, {level:.0%} interval {low:+.3g} to {high:+.3g}"

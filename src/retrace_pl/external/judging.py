@@ -16,6 +16,7 @@ from retrace_pl.metrics import (
     SSIM,
     CentredCosine,
     Diversity,
+    distance_matrix,
     intra_class_mse,
     mse_floors,
     nearest_records,
@@ -24,7 +25,6 @@ from retrace_pl.metrics import (
     wilson_interval,
 )
 from retrace_pl.metrics.distances import cross_pairwise_mse
-from retrace_pl.pipeline.judge import distances
 from retrace_pl.pipeline.run_folder import seed_for
 
 __all__ = ["Truth", "judge_candidates", "leakages", "target_classes"]
@@ -226,7 +226,7 @@ def leakages(run: PairRun, truth: Truth, candidates: dict[str, list[Tensor]]) ->
         result[name] = compare(outcomes["attack"], outcomes[control], **compared).as_dict() if present else None
     result["record"] = None
     if truth.heldout is not None:
-        ours = [distances(one, truth.deleted).numpy() for one in candidates["attack"]]
-        theirs = [distances(one, truth.heldout).numpy() for one in candidates["attack"]]
+        ours = [distance_matrix(one, truth.deleted).numpy() for one in candidates["attack"]]
+        theirs = [distance_matrix(one, truth.heldout).numpy() for one in candidates["attack"]]
         result["record"] = record_leakage(ours, theirs, **common).as_dict()
     return result

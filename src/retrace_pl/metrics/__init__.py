@@ -5,9 +5,12 @@ Metrics that compare with a reference take it when they are built and hold it on
 metric that is not defined for what it saw (one candidate has no diversity) computes NaN.
 """
 
-from retrace_pl.metrics.distances import Nearest, cross_pairwise_mse, nearest_records, pairwise_mse
+from retrace_pl.metrics.distances import Nearest, cross_pairwise_mse, distance_matrix, nearest_records, pairwise_mse
+from retrace_pl.metrics.domain import Domain, ImageDomain
 from retrace_pl.metrics.features import FeatureFID, FeatureKID, FeatureKL, frechet_distance, kernel_distance
 from retrace_pl.metrics.floors import intra_class_mse, mse_floors
+from retrace_pl.metrics.glossaries import found_words, glossary_of, metric_words
+from retrace_pl.metrics.glossary import Glossary
 from retrace_pl.metrics.labels import LabelKL
 from retrace_pl.metrics.manifold import PrecisionRecall
 from retrace_pl.metrics.membership import MembershipAUC, membership_auc, tpr_at_fpr
@@ -19,9 +22,12 @@ __all__ = [
     "SSIM",
     "CentredCosine",
     "Diversity",
+    "Domain",
     "FeatureFID",
     "FeatureKID",
     "FeatureKL",
+    "Glossary",
+    "ImageDomain",
     "LabelKL",
     "MembershipAUC",
     "Nearest",
@@ -30,10 +36,14 @@ __all__ = [
     "PrecisionRecall",
     "SuccessRate",
     "cross_pairwise_mse",
+    "distance_matrix",
+    "found_words",
     "frechet_distance",
+    "glossary_of",
     "intra_class_mse",
     "kernel_distance",
     "membership_auc",
+    "metric_words",
     "mse_floors",
     "nearest_records",
     "pairwise_mse",

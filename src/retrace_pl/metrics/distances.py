@@ -17,12 +17,17 @@ class Nearest(NamedTuple):
     """The nearest record of every candidate.
 
     Attributes:
-        mse: Mean squared difference to that record, float64 of shape [n].
+        distance: Distance to that record, float64 of shape [n].
         position: Index of that record, int64 of shape [n].
     """
 
-    mse: Tensor
+    distance: Tensor
     position: Tensor
+
+    @property
+    def mse(self) -> Tensor:
+        """The distance where it is a mean squared difference, as `nearest_records` finds it."""
+        return self.distance
 
 
 def flatten(inputs: Tensor, what: str = "inputs") -> Tensor:
@@ -79,6 +84,20 @@ def nearest_records(candidates: Tensor, records: Tensor) -> Nearest:
     for rows in blocks:
         position[rows] = (norms - 2 * (x[rows] - centre) @ centred.T).argmin(dim=1)
     return Nearest(torch.cat([(x[rows] - y[position[rows]]).square().mean(dim=1) for rows in blocks]), position)
+
+
+def distance_matrix(inputs: Tensor, records: Tensor) -> Tensor:
+    """Mean squared differences between n candidates and m records.
+
+    Args:
+        inputs: Shape [n, ...].
+        records: Shape [m, ...] with the same number of values per row.
+
+    Returns:
+        Shape [n, m], float64.
+    """
+    rows, columns = inputs.flatten(1).double(), records.flatten(1).double()
+    return torch.cdist(rows, columns).square() / rows.shape[1]
 
 
 def cross_pairwise_mse(first: Tensor, second: Tensor) -> Tensor:

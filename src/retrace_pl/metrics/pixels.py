@@ -15,7 +15,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.metrics.distances import check_same_width, flatten, nearest_records, pairwise_mse
 
 
-class _MeanPerCandidate(Metric):
+class MeanPerCandidate(Metric):
     """Mean over candidates of one number per candidate; sums are kept, so ranks and batches add up."""
 
     is_differentiable = False
@@ -46,7 +46,7 @@ class _MeanPerCandidate(Metric):
         return self.total / self.count
 
 
-class NearestMSE(_MeanPerCandidate):
+class NearestMSE(MeanPerCandidate):
     """Mean over candidates of the mean squared error to the nearest deleted record.
 
     ``mean_i min_j ||x_i - y_j||^2 / D`` for candidates x and records y. Range [0, 1] for pixels in [0, 1], 0 for
@@ -65,7 +65,7 @@ class NearestMSE(_MeanPerCandidate):
         return nearest_records(candidates, self.records).mse
 
 
-class CentredCosine(_MeanPerCandidate):
+class CentredCosine(MeanPerCandidate):
     """Mean over candidates of the centred cosine similarity to the nearest deleted record.
 
     ``mean_i cos(x_i - c, y_j(i) - c)`` where j(i) is the record nearest in mean squared error (the pair that

@@ -9,7 +9,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from retrace_pl.errors import InputError
 from retrace_pl.metrics.distances import nearest_records
-from retrace_pl.metrics.pixels import _MeanPerCandidate
+from retrace_pl.metrics.pixels import MeanPerCandidate
 
 _GAUSSIAN_WINDOW = 11
 _SMALL_WINDOW = 7
@@ -33,7 +33,7 @@ def ssim_window(shape: tuple[int, ...]) -> int | None:
     return _SMALL_WINDOW if side >= _SMALL_WINDOW else None
 
 
-class SSIM(_MeanPerCandidate):
+class SSIM(MeanPerCandidate):
     """Mean over candidates of the structural similarity to the nearest deleted record (images only).
 
     Wang et al. 2004, eq. 13, by torchmetrics, with data range 1, k1 .01 and k2 .03, borders by reflection. The record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from retrace_pl.audit import FDR, Significance, pair_p_value, significance
-from retrace_pl.data.synthetic import mixup, uniform_noise
 from retrace_pl.pipeline.control_models import control_pairs
 from retrace_pl.pipeline.judge import Judge
 from retrace_pl.pipeline.run_folder import seed_for
@@ -93,10 +93,7 @@ def _inputs(run: AuditRun, judge: Judge) -> dict[str, Tensor]:
         "public": kept,
     }
     groups = {name: inputs[_some(len(inputs))] for name, inputs in groups.items()}
-    if kept.is_floating_point():
-        groups["noise"] = uniform_noise(kept, SYNTHETIC, seed_for(run.config.seed, "noise"))
-        groups["mixup"] = mixup(kept, SYNTHETIC, seed_for(run.config.seed, "mixup"))
-    return groups
+    return groups | judge.domain.calibration_inputs(kept, SYNTHETIC, partial(seed_for, run.config.seed))
 
 
 def _some(count: int) -> Tensor:
@@ -156,6 +153,6 @@ def _null_searches(run: AuditRun) -> list[tuple[str, str]]:
 
 def _recognised(judge: Judge, label: str, found: Significance) -> int | None:
     """How many of the significant candidates the evaluator takes for deleted data; None where that is not defined."""
-    if judge.outcome == "mse":
+    if not judge.counts:
         return None
     return int((found.significant() & np.asarray(judge.outcomes(label), dtype=bool)).sum())

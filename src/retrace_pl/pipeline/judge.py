@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retrace_pl.audit import avoidable_leakage, excess_leakage, record_leakage
 from retrace_pl.files import read_tensors
-from retrace_pl.metrics import nearest_records, wilson_interval
+from retrace_pl.metrics import wilson_interval
 from retrace_pl.pipeline.attack_stage import CANDIDATES
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
@@ -30,6 +30,7 @@ class Judge:
         self.original = load_classifier(run, ORIGINAL).to(self.device)
         self.candidates = read_tensors(run.folder.path(CANDIDATES))
         self.deleted = Reference.from_datamodule(run.data, "deleted")
+        self.domain = self.deleted.domain
         heldout = self.deleted.heldout_inputs
         has_heldout = heldout is not None and len(heldout) > 0
         self.holdout = Reference.from_datamodule(run.data, "holdout") if has_heldout else None
@@ -88,8 +89,9 @@ class Judge:
         if self.holdout is not None and "holdout" in audit.controls:
             candidates = [self.candidates[f"{label}/inputs"] for label in self.labels(AUDITED)]
             result["record"] = record_leakage(
-                [distances(inputs, self.deleted.records).numpy() for inputs in candidates],
-                [distances(inputs, self.holdout.records).numpy() for inputs in candidates],
+                [self.domain.distances(inputs, self.deleted.records).numpy() for inputs in candidates],
+                [self.domain.distances(inputs, self.holdout.records).numpy() for inputs in candidates],
+                metric=self.domain.record_metric,
                 resamples=settings["resamples"],
                 level=settings["level"],
                 seed=settings["seed"],
@@ -122,15 +124,21 @@ class Judge:
             "level": audit.level,
             "seed": seed_for(self.run.config.seed, "bootstrap"),
             "metric": self.outcome,
-            "higher_is_leak": self.outcome != "mse",
+            "higher_is_leak": self.domain.glossary.metrics[self.outcome].direction == "higher",
         }
 
     @property
     def outcome(self) -> str:
-        """What leakage compares: class success, closeness of deleted records, or distance where neither is defined."""
+        """What leakage compares: class success, success by distance, or plain closeness where neither is defined."""
         if self.deleted.class_based:
             return "sr_oracle"
-        return "mse" if self.deleted.success_mse is None else "sr_mse"
+        domain = self.domain
+        return domain.glossary.closeness if self.deleted.success_threshold is None else domain.success_metric
+
+    @property
+    def counts(self) -> bool:
+        """Whether the outcome of a candidate is a success or none, rather than a number."""
+        return self.outcome != self.domain.glossary.closeness
 
     @torch.no_grad()
     def predicted(self, label: str) -> Tensor:
@@ -147,20 +155,20 @@ class Judge:
         """
         inputs = self.candidates[f"{label}/inputs"]
         if not self.deleted.class_based:
-            return -nearest_records(inputs, self.deleted.records).mse.double().cpu().numpy()
+            return -self.domain.nearest(inputs, self.deleted.records).distance.double().cpu().numpy()
         targets = list(self.deleted.target_classes)
         logits = torch.cat([self.evaluator(part.to(self.device)) for part in torch.split(inputs, 256)])
         return logits.double().softmax(1)[:, targets].sum(1).cpu().numpy()
 
     @torch.no_grad()
     def outcomes(self, label: str) -> Any:
-        """Outcome of every candidate of a search [k]: a boolean, or the distance to its nearest deleted record."""
+        """Outcome of every candidate of a search [k]: a boolean, or its closeness to the nearest deleted record."""
         if self.deleted.class_based:
             return self.deleted.is_target(self.predicted(label)).numpy()
         inputs = self.candidates[f"{label}/inputs"]
-        nearest = nearest_records(inputs, self.deleted.records).mse
-        threshold = self.deleted.success_mse
-        return (nearest if threshold is None else nearest <= threshold).cpu().numpy()
+        nearest = self.domain.nearest(inputs, self.deleted.records).distance
+        threshold = self.deleted.success_threshold
+        return (self.domain.closeness(nearest) if threshold is None else nearest <= threshold).cpu().numpy()
 
     def pictures(self, names: list[str]) -> dict[str, Tensor]:
         """Candidates of the first repeats beside their nearest deleted records."""
@@ -171,7 +179,7 @@ class Judge:
                 shown[f"{public}.{kind}"] = self.candidates[f"{label}/{stored}"]
             shown[f"{public}.nearest"] = self._nearest(shown[f"{public}.distribution"])
             shown[f"{public}.instance_nearest"] = self._nearest(shown[f"{public}.instance"])
-            if self.outcome != "mse":
+            if self.counts:
                 shown[f"{public}.success"] = torch.from_numpy(self.outcomes(label)).float()
             scores, _ = self._scores(label)
             if scores is not None:
@@ -179,7 +187,7 @@ class Judge:
         return shown
 
     def _nearest(self, inputs: Tensor) -> Tensor:
-        return self.deleted.records[nearest_records(inputs, self.deleted.records).position]
+        return self.deleted.records[self.domain.nearest(inputs, self.deleted.records).position]
 
 
 def shown_name(name: str) -> str:
@@ -205,9 +213,3 @@ def average(repeats: list[Results], candidates: int, level: float) -> Results:
         total = candidates * len(repeats)
         result["intervals"][name] = list(wilson_interval(round(result[name] * total), total, level))
     return result
-
-
-def distances(inputs: Tensor, records: Tensor) -> Tensor:
-    """Mean squared differences [n, m] between n candidates and m records, float64."""
-    rows, columns = inputs.flatten(1).double(), records.flatten(1).double()
-    return torch.cdist(rows, columns).square() / rows.shape[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 from retrace_pl.audit import Cell, combine_leakage, lookup
 from retrace_pl.errors import InputError
 from retrace_pl.files import read_json, read_tensors
+from retrace_pl.metrics import glossary_of
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 
 COMPARED = {
@@ -83,7 +84,9 @@ def pool_runs(folders: Sequence[Path], *, level: float = 0.95, resamples: int = 
             raise InputError(f"{folder}: another of the runs has seed {key[0]} and deleted {key[1]} too; give one")
         audits[key] = metrics, tensors
     metric, setting = _shared([metrics for metrics, _ in audits.values()], folders)
-    options: dict[str, Any] = {"metric": metric, "higher_is_leak": metric != "mse", "level": level}
+    metrics = next(iter(audits.values()))[0]
+    higher = glossary_of(metrics).metrics[metric].direction == "higher"
+    options: dict[str, Any] = {"metric": metric, "higher_is_leak": higher, "level": level}
     leakage = {}
     for name, control in COMPARED.items():
         cells: dict[tuple[Hashable, Hashable], Cell] = {

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from retrace_pl.files import read_json
+from retrace_pl.metrics import glossary_of
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.report.glossary import attack_title
 from retrace_pl.report.other_attacks import finding_sentences
 
-SHOWN = ("sr_oracle", "mse", "cs", "fid_oracle", "diversity")
 COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
 
 
@@ -43,14 +43,15 @@ def print_summary(run: AuditRun, stages: tuple[str, ...]) -> None:
 def _table(values: dict[str, Any]) -> Table:
     budget = values["budget"]
     title = f"{budget['top_k']} candidates, {budget['queries']} queries each, mean of {budget['repeats']} repeats"
-    table = Table("distribution level", *SHOWN, title=title, title_justify="left")
+    shown = glossary_of(values).summary
+    table = Table("distribution level", *shown, title=title, title_justify="left")
     rows = [("attack", values["attack"]), *values["controls"].items(), *values["rivals"].items()]
     for name, baseline in values["baselines"].items():
         rows += [(attack_title(name), baseline), *((f"  {key}", row) for key, row in baseline["controls"].items())]
     for name, row in rows:
         if row.get("applicable", True):
             figures = row["distribution"]
-            table.add_row(escape(name), *(_number(figures.get(metric)) for metric in SHOWN))
+            table.add_row(escape(name), *(_number(figures.get(metric)) for metric in shown))
     return table
 
 

@@ -107,10 +107,11 @@ def picture_panel(run: RunData, arm: str, summary: str, shown: int = SHOWN) -> P
 
 
 def _facts(run: RunData, arm: str) -> str:
+    words = run.glossary
     known = (
         ("success", arm_number(run, arm, "distribution.sr_oracle"), True),
         ("mean score", arm_number(run, arm, "distribution.score"), False),
-        ("nearest-record MSE", arm_number(run, arm, "distribution.mse"), False),
+        (words.closeness_title, arm_number(run, arm, f"distribution.{words.closeness}"), False),
     )
     return " · ".join(f"{name} {format_value(value, percent)}" for name, value, percent in known if value is not None)
 
@@ -161,7 +162,7 @@ def best_reconstruction(run: RunData, arm: str = "attack") -> Best | None:
         f"{name} {format_value(value, percent)}"
         for name, value, percent in (
             ("score", arm_number(run, arm, "instance.score"), False),
-            ("MSE", arm_number(run, arm, "instance.mse"), False),
+            (run.glossary.closeness_short, arm_number(run, arm, f"instance.{run.glossary.closeness}"), False),
             ("success", arm_number(run, arm, "instance.sr_oracle"), True),
         )
         if value is not None

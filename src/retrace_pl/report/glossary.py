@@ -1,9 +1,6 @@
-"""Plain words for metrics, access levels, signals, arms of the comparison and floors."""
+"""Plain words for access levels, signals and arms of the comparison; those for metrics come with the kind of data."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 from retrace_pl.audit import CONTROLS
 
@@ -11,120 +8,14 @@ __all__ = [
     "ACCESS",
     "ATTACKS",
     "FACTS",
-    "FLOORS",
     "LEAKAGE",
-    "METRICS",
     "QUALITY",
     "SIGNALS",
-    "Metric",
     "arm_title",
     "attack_summary",
     "attack_title",
     "format_value",
 ]
-
-Direction = Literal["higher", "lower", "none"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Args:
-        title: Short name.
-        direction: Which way a reconstruction comes closer to the deleted data.
-        definition: One or two sentences.
-        percent: Whether it is a share, shown in percent.
-        floors: Reference values shown beside it.
-    """
-
-    title: str
-    direction: Direction
-    definition: str
-    percent: bool = False
-    floors: tuple[str, ...] = ()
-
-
-METRICS: dict[str, Metric] = {
-    "sr_oracle": Metric(
-        "Success (evaluator)",
-        "higher",
-        "Share of candidates that an independent classifier, which saw neither audited model, takes for deleted data.",
-        percent=True,
-        floors=("heldout_sr_oracle",),
-    ),
-    "sr_original": Metric(
-        "Success (original model)",
-        "higher",
-        "Share of candidates that the model before unlearning takes for deleted data. The search can fool this judge.",
-        percent=True,
-    ),
-    "sr_mse": Metric(
-        "Success (distance)",
-        "higher",
-        "Share of candidates nearer to a deleted record than two deleted records are to each other on average.",
-        percent=True,
-    ),
-    "mse": Metric(
-        "Nearest-record MSE",
-        "lower",
-        "Mean squared error to the nearest deleted record, inputs in [0, 1]. Rewards blur: never read it alone.",
-        floors=("best_holdout_mse", "class_mean_mse", "intra_class_mse", "other_class_mse"),
-    ),
-    "pairwise_mse": Metric(
-        "Pairwise MSE",
-        "lower",
-        "Mean squared error over all pairs of a candidate and a deleted record.",
-        floors=("intra_class_mse",),
-    ),
-    "ssim": Metric("SSIM", "higher", "Structural similarity to the nearest deleted record, at most 1."),
-    "cs": Metric(
-        "Centred cosine",
-        "higher",
-        "Cosine similarity to the nearest deleted record after the test images' mean is taken off both.",
-    ),
-    "fid_oracle": Metric(
-        "FID (evaluator features)",
-        "lower",
-        "Fréchet distance between candidates and deleted records in the evaluator's features; not comparable with "
-        "Inception-based figures.",
-    ),
-    "kid_oracle": Metric(
-        "KID (evaluator features)", "lower", "Unbiased kernel distance between the same two sets of features."
-    ),
-    "kl": Metric(
-        "KL (features)", "lower", "Kullback-Leibler divergence of Gaussians fitted to both sets of features, shrunk."
-    ),
-    "label_kl": Metric(
-        "KL (labels)", "lower", "Divergence of the class histogram of the candidates from that of the deleted records."
-    ),
-    "diversity": Metric(
-        "Diversity",
-        "higher",
-        "Mean pairwise distance within the candidates. Near zero: many copies of one candidate.",
-        floors=("deleted_diversity",),
-    ),
-    "precision": Metric(
-        "Precision", "higher", "Share of candidates that lie on the manifold of the deleted records.", percent=True
-    ),
-    "recall": Metric(
-        "Recall", "higher", "Share of the deleted records that lie on the manifold of the candidates.", percent=True
-    ),
-    "score": Metric(
-        "Trace score",
-        "none",
-        "What the search climbed: the normalised gap between the two models, in [0, 1]. Shows effort, not success.",
-    ),
-}
-
-FLOORS: dict[str, str] = {
-    "heldout_sr_oracle": "unseen real records",
-    "best_holdout_mse": "best unseen real record",
-    "class_mean_mse": "class mean",
-    "intra_class_mse": "two deleted records",
-    "other_class_mse": "another class",
-    "deleted_diversity": "the deleted records",
-}
 
 LEAKAGE: dict[str, tuple[str, str]] = {
     "excess": ("Excess", "attack minus prior only: what asking the two models added to the generator's own ability"),

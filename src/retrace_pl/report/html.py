@@ -20,7 +20,7 @@ from retrace_pl.report.figures import (
 )
 from retrace_pl.report.gallery import best_reconstruction, panels
 from retrace_pl.report.gaps import gap_rows
-from retrace_pl.report.glossary import ACCESS, METRICS, format_value
+from retrace_pl.report.glossary import ACCESS, format_value
 from retrace_pl.report.other_attacks import other_attacks
 from retrace_pl.report.palette import DARK, LIGHT
 from retrace_pl.report.run_data import RunData
@@ -111,7 +111,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "other_curves": baseline_curve_picture(run),
         "instance": metric_table(run, "instance"),
         "distribution": metric_table(run, "distribution"),
-        "metrics": METRICS,
+        "words": run.glossary,
         "quality": quality_rows(run),
         "accuracies": _accuracies(run),
         "split_names": names,

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrace_pl.metrics.glossary import Metric
 from retrace_pl.report.figures import arm_path
 from retrace_pl.report.gallery import Panel, picture_panel
-from retrace_pl.report.glossary import FACTS, METRICS, Metric, attack_summary, attack_title, format_value
+from retrace_pl.report.glossary import FACTS, attack_summary, attack_title, format_value
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.tables import Cell, MetricTable, metric_cell, metric_table
 
 __all__ = ["OtherAttacks", "Row", "asked_text", "finding_sentences", "other_attacks"]
 
-COLUMNS = ("mse", "diversity", "fid_oracle")
 SHOWN = 6
 NOT_RUN = Cell("not run", missing=True)
 
@@ -39,7 +39,7 @@ class Row:
         success: Success under the evaluator with its interval.
         excess: What it has beyond prior only, with its interval.
         retrain: Success of the same attack on the matched retrain.
-        cells: Further metrics, in the order of ``COLUMNS``.
+        cells: Further metrics, in the order of `OtherAttacks.columns`.
         settings: In what it differs from another attack of its class, in words, or empty.
     """
 
@@ -84,12 +84,13 @@ def other_attacks(run: RunData) -> OtherAttacks | None:
     if not baselines and not inferences:
         return None
     outcome = str(run.get("leakage.excess.metric"))
-    outcome = outcome if outcome in METRICS else "sr_oracle"
+    words = run.glossary.metrics
+    outcome = outcome if outcome in words else "sr_oracle"
     arms = [f"baselines.{name}" for name, values in baselines.items() if values.get("applicable", True)]
     tables = tuple(metric_table(run, level, ("attack", "prior", *arms)) for level in ("distribution", "instance"))
     return OtherAttacks(
-        outcome=METRICS[outcome],
-        columns=tuple(METRICS[name] for name in COLUMNS if name != outcome),
+        outcome=words[outcome],
+        columns=tuple(words[name] for name in _columns(run, outcome)),
         rows=(*_reference_rows(run, outcome), *(_row(run, name, baselines[name], outcome) for name in baselines)),
         panels=tuple(picture_panel(run, arm, attack_summary(arm.removeprefix("baselines.")), SHOWN) for arm in arms),
         tables=tables if arms else (),
@@ -121,7 +122,7 @@ def _reference_rows(run: RunData, outcome: str) -> tuple[Row, ...]:
         success=_cell(run, "attack", outcome),
         excess=_leakage(run, "leakage.excess", outcome),
         retrain=_cell(run, "matched_retrain", outcome),
-        cells=tuple(_cell(run, "attack", name) for name in COLUMNS if name != outcome),
+        cells=tuple(_cell(run, "attack", name) for name in _columns(run, outcome)),
     )
     prior = Row(
         title="Prior only",
@@ -131,7 +132,7 @@ def _reference_rows(run: RunData, outcome: str) -> tuple[Row, ...]:
         success=_cell(run, "prior", outcome),
         excess=Cell("", missing=True),
         retrain=Cell("", missing=True),
-        cells=tuple(_cell(run, "prior", name) for name in COLUMNS if name != outcome),
+        cells=tuple(_cell(run, "prior", name) for name in _columns(run, outcome)),
     )
     return attack, prior
 
@@ -151,9 +152,14 @@ def _row(run: RunData, name: str, values: Mapping[str, Any], outcome: str) -> Ro
         success=_cell(run, arm, outcome),
         excess=_leakage(run, f"{arm}.leakage.excess", outcome),
         retrain=metric_cell(run, f"{arm}.controls.matched_retrain", "distribution", outcome),
-        cells=tuple(_cell(run, arm, metric) for metric in COLUMNS if metric != outcome),
+        cells=tuple(_cell(run, arm, metric) for metric in _columns(run, outcome)),
         settings=settings,
     )
+
+
+def _columns(run: RunData, outcome: str) -> list[str]:
+    """The further metrics of the table."""
+    return [name for name in run.glossary.columns if name != outcome]
 
 
 def _cell(run: RunData, arm: str, name: str) -> Cell:
@@ -164,7 +170,7 @@ def _leakage(run: RunData, path: str, outcome: str) -> Cell:
     value, low, high = (run.number(f"{path}.{key}") for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return NOT_RUN
-    texts = [_signed(number, METRICS[outcome].percent) for number in (value, low, high)]
+    texts = [_signed(number, run.glossary.metrics[outcome].percent) for number in (value, low, high)]
     return Cell(texts[0], f"{texts[1]} to {texts[2]}")
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from retrace_pl.audit import lookup
 from retrace_pl.errors import InputError, RunError
+from retrace_pl.metrics import Glossary, glossary_of
 
 __all__ = ["RunData", "is_images"]
 
@@ -63,6 +64,11 @@ class RunData:
             tensors=_tensors(tensors_path) if tensors_path.is_file() else {},
             config=config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else "",
         )
+
+    @property
+    def glossary(self) -> Glossary:
+        """Words for the metrics of the kind of data that the run is about."""
+        return glossary_of(self.metrics)
 
     def get(self, path: str) -> Any:
         """Value of ``metrics.json`` at a dotted path, or None."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrace_pl.audit import CONTROLS
+from retrace_pl.metrics.glossary import Metric
 from retrace_pl.report.figures import arm_number, arm_path, rivals
-from retrace_pl.report.glossary import FLOORS, LEAKAGE, METRICS, QUALITY, Metric, arm_title, format_value
+from retrace_pl.report.glossary import LEAKAGE, QUALITY, arm_title, format_value
 from retrace_pl.report.run_data import RunData
 from retrace_pl.report.significance import FURTHER_LEAKAGE
 
@@ -87,7 +88,7 @@ def metric_table(run: RunData, level: str, arms: Sequence[str] | None = None) ->
     extra = [name for name in stored if name not in CONTROLS] if isinstance(stored, dict) else []
     arms = ("attack", *CONTROLS, *extra, *rivals(run)) if arms is None else tuple(arms)
     rows, absent = [], []
-    for name, metric in METRICS.items():
+    for name, metric in run.glossary.metrics.items():
         cells = tuple(_cell(run, arm, level, name) for arm in arms)
         if all(cell.missing for cell in cells):
             absent.append(metric.title)
@@ -111,7 +112,7 @@ def metric_cell(run: RunData, path: str, level: str, name: str) -> Cell:
         level: ``instance`` or ``distribution``.
         name: Key of the metric.
     """
-    metric = METRICS[name]
+    metric = run.glossary.metrics[name]
     if not isinstance(run.get(path), dict):
         return Cell(NOT_RUN, missing=True)
     value = run.number(f"{path}.{level}.{name}")
@@ -126,7 +127,8 @@ def metric_cell(run: RunData, path: str, level: str, name: str) -> Cell:
 
 
 def _floors(run: RunData, metric: Metric) -> tuple[tuple[str, str], ...]:
-    values = ((run.number(f"floors.{floor}"), FLOORS[floor]) for floor in metric.floors)
+    words = run.glossary.floors
+    values = ((run.number(f"floors.{floor}"), words[floor]) for floor in metric.floors)
     return tuple((format_value(value, metric.percent), label) for value, label in values if value is not None)
 
 

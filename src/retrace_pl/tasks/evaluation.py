@@ -16,55 +16,26 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.metrics import (
-    SSIM,
-    CentredCosine,
-    Diversity,
-    FeatureFID,
-    FeatureKID,
-    FeatureKL,
-    LabelKL,
-    NearestMSE,
-    PairwiseMSE,
-    PrecisionRecall,
-    SuccessRate,
-    nearest_records,
-    ssim_window,
-)
+from retrace_pl.metrics import ImageDomain, LabelKL, SuccessRate
 from retrace_pl.models import Classifier
 from retrace_pl.tasks.reference import Reference, reconstruction_floors
 
 __all__ = ["METRICS", "EvaluationTask", "Reference", "Results", "evaluate_candidates", "reconstruction_floors"]
 
-METRICS = (
-    "mse",
-    "pairwise_mse",
-    "ssim",
-    "cs",
-    "sr_oracle",
-    "sr_original",
-    "sr_mse",
-    "fid_oracle",
-    "kid_oracle",
-    "kl",
-    "label_kl",
-    "diversity",
-    "precision",
-    "recall",
-)
-"""Names of the results, in the order of a report."""
+METRICS = ImageDomain.metric_names
+"""Names of the results for images, in the order of ``metrics.json``; other domains have theirs."""
 
 Results: TypeAlias = dict[str, Any]
-"""`METRICS` and ``score`` to a float, or None where one does not apply; ``intervals`` to name -> [low, high]."""
+"""The metrics of the domain and ``score``, None where one does not apply; ``intervals`` to name -> [low, high]."""
 
 
 class EvaluationTask(LightningModule):
     """Test loop over candidates that computes every metric against the deleted records.
 
-    Nothing is trained. Batches are candidates [n, ...] or tuples that start with them. After `Trainer.test` the numbers
-    are in `results` as plain floats, None where a metric does not apply: the ones that describe a distribution
-    (``fid_oracle``, ``kid_oracle``, ``kl``, ``label_kl``, ``diversity``, ``precision``, ``recall``) for one candidate,
-    class-based success where the deletion is not tied to classes, SSIM for small images and for what is not an image.
+    Nothing is trained. Batches are candidates [n, ...] or tuples that start with them. Which metrics there are is up to
+    the reference's domain. After `Trainer.test` the numbers are in `results` as plain floats, None where a metric does
+    not apply: the ones that describe a distribution (such as ``fid_oracle``, ``label_kl`` and ``recall``) for one
+    candidate, class-based success where the deletion is not tied to classes, SSIM for small images.
     Run it on one CPU or CUDA device: a distributed sampler repeats candidates to fill its last batch, and the sums are
     in float64.
 
@@ -99,7 +70,7 @@ class EvaluationTask(LightningModule):
         self.seed = seed
         self.results: Results = {}
         self.metrics = nn.ModuleDict()
-        self._success_mse: float | None = None
+        self._threshold: float | None = None
 
     def on_test_start(self) -> None:
         """Build fresh metrics on the task's device; the reference goes through the evaluator once."""
@@ -107,22 +78,9 @@ class EvaluationTask(LightningModule):
         records, evaluated = reference.records, reference.evaluated(self.evaluator)
         order = torch.randperm(len(records), generator=torch.Generator().manual_seed(self.seed))
         features = evaluated.features[order[: self.max_records].sort().values]
-        self._success_mse = reference.success_mse
-        shape = tuple(records.shape[1:])
-        by_input: dict[str, Metric] = {
-            "mse": NearestMSE(records),
-            "pairwise_mse": PairwiseMSE(records),
-            "cs": CentredCosine(records, reference.mean_input),
-            "diversity": Diversity(),
-        }
-        if ssim_window(shape) is not None:
-            by_input["ssim"] = SSIM(records)
-        by_feature: dict[str, Metric] = {
-            "fid_oracle": FeatureFID(features),
-            "kid_oracle": FeatureKID(features),
-            "kl": FeatureKL(features),
-            "manifold": PrecisionRecall(features, neighbours=self.neighbours),
-        }
+        self._threshold = reference.success_threshold
+        by_input = reference.domain.input_metrics(records, reference.mean_input)
+        by_feature = reference.domain.feature_metrics(features, self.neighbours)
         success = {name: SuccessRate(self.level) for name in self._success_names()}
         by_label: dict[str, Metric] = {"label_kl": LabelKL(evaluated.labels, reference.num_classes)}
         self.metrics = nn.ModuleDict(
@@ -138,10 +96,15 @@ class EvaluationTask(LightningModule):
         ).to(self.device)
 
     def _success_names(self) -> list[str]:
-        names = ["sr_mse"] if self._success_mse is not None else []
+        names = list(self._successes(self.reference.records[:1]))
         if self.reference.class_based:
             names += ["sr_oracle"] if self.original is None else ["sr_oracle", "sr_original"]
         return names
+
+    def _successes(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Successes of candidates by the domain's own standards, booleans [n]."""
+        records = self.reference.records.to(inputs.device)
+        return self.reference.domain.successes(inputs, records, self._threshold)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Feed one batch of candidates to every metric.
@@ -165,9 +128,8 @@ class EvaluationTask(LightningModule):
             success["sr_oracle"].update(self.reference.is_target(labels))
         if "sr_original" in success and self.original is not None:
             success["sr_original"].update(self.reference.is_target(self.original(inputs).argmax(dim=1)))
-        if "sr_mse" in success and self._success_mse is not None:
-            records = self.reference.records.to(inputs.device)
-            success["sr_mse"].update(nearest_records(inputs, records).mse <= self._success_mse)
+        for name, values in self._successes(inputs).items():
+            success[name].update(values)
 
     def on_test_epoch_end(self) -> None:
         """Compute and log all metrics (``test/NAME``) and put them into `results`."""
@@ -181,7 +143,7 @@ class EvaluationTask(LightningModule):
             rate = metric.compute()
             values[name] = rate["rate"]
             intervals[name] = [float(rate["low"]), float(rate["high"])]
-        plain = {name: _plain(values.get(name)) for name in METRICS}
+        plain = {name: _plain(values.get(name)) for name in self.reference.domain.metric_names}
         self.results = {**plain, "score": None, "intervals": intervals}
         self.log_dict({f"test/{name}": value for name, value in plain.items() if value is not None})
 

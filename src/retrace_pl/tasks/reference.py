@@ -1,4 +1,4 @@
-"""What reconstructions are judged against: the deleted records and the images that put their errors in proportion."""
+"""What reconstructions are judged against: the deleted records and those that put their errors in proportion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from retrace_pl.errors import InputError
-from retrace_pl.metrics import intra_class_mse, mse_floors, pairwise_mse
+from retrace_pl.metrics import Domain, ImageDomain
 from retrace_pl.models import Classifier
 
 Against = Literal["deleted", "holdout"]
@@ -71,14 +71,15 @@ class Reference:
         target_classes: Classes whose prediction counts as a class-based success. Empty, or all classes, where the
             deletion is not tied to classes; class-based success rates then do not apply.
         num_classes: Number of classes of the data.
-        heldout_inputs: Images of the same classes that no model saw, shape [h, ...]; may be empty or None.
+        heldout_inputs: Records of the same classes that no model saw, shape [h, ...]; may be empty or None.
         heldout_labels: Their classes; needed for the floors where records of several classes were deleted.
-        other_inputs: Images of other classes, shape [o, ...]; may be empty or None.
+        other_inputs: Records of other classes, shape [o, ...]; may be empty or None.
         centre: Mean input that centred cosine subtracts; the test split's mean image in an audit. By default the mean
-            of the other-class images, without those of the held-out and without those of the deleted ones.
+            of the other-class records, without those of the held-out and without those of the deleted ones.
         against: Which records candidates are compared with. ``holdout`` is the control that tells a class leak (as near
-            to unseen images of the class) from a record leak. Class-based success and the threshold of ``sr_mse`` do
-            not depend on it.
+            to unseen records of the class) from a record leak. Class-based success and the threshold of success by
+            distance do not depend on it.
+        domain: Distances, metrics and reference values of this kind of data; images by default.
 
     Raises:
         InputError: For empty or mismatched sets.
@@ -93,6 +94,7 @@ class Reference:
     other_inputs: Tensor | None = None
     centre: Tensor | None = None
     against: Against = "deleted"
+    domain: Domain = field(default_factory=ImageDomain)
     _cache: WeakKeyDictionary[Classifier, tuple[list[float], Evaluated]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
@@ -118,15 +120,17 @@ class Reference:
     ) -> Reference:
         """Build the reference of an audit from a data module that was set up.
 
-        Deleted records are the forget split; held-out and other-class images come from the test split, which no model
-        saw; the centre is the test split's mean image. Target classes are the classes of the forget split.
+        Deleted records are the forget split; held-out and other-class records come from the test split, which no model
+        saw; the centre is the test split's mean. Target classes are the classes of the forget split.
 
         Args:
-            datamodule: Needs `split("forget")`, `split("test")` and `num_classes`.
+            datamodule: Needs `split("forget")`, `split("test")` and `num_classes`, and the splits that its `domain`
+                asks for; without a domain its records are images.
             against: See the class.
-            max_other: Most other-class images kept, drawn at random.
+            max_other: Most other-class records kept, drawn at random.
             seed: Seed of that draw.
         """
+        domain: Domain = getattr(datamodule, "domain", ImageDomain()).fitted(datamodule.split)
         forget, test = datamodule.split("forget"), datamodule.split("test")
         classes = torch.unique(forget.labels)
         same = torch.isin(test.labels, classes)
@@ -141,8 +145,9 @@ class Reference:
             heldout_inputs=inputs[same],
             heldout_labels=test.labels[same],
             other_inputs=other[keep],
-            centre=inputs.mean(dim=0),
+            centre=domain.centre(inputs),
             against=against,
+            domain=domain,
         )
 
     @property
@@ -159,19 +164,19 @@ class Reference:
         return 0 < len(set(self.target_classes)) < self.num_classes
 
     @property
-    def mean_input(self) -> Tensor:
-        """The centre of centred cosine, shape [...] of one record."""
+    def mean_input(self) -> Tensor | None:
+        """The centre of centred cosine, shape [...] of one record; None where records have no mean."""
         if self.centre is not None:
             return self.centre
         for inputs in (self.other_inputs, self.heldout_inputs):
             if inputs is not None and len(inputs):
-                return inputs.mean(dim=0)
-        return self.deleted_inputs.mean(dim=0)
+                return self.domain.centre(inputs)
+        return self.domain.centre(self.deleted_inputs)
 
     @property
-    def success_mse(self) -> float | None:
-        """Threshold of ``sr_mse``: the deleted records' intra-class pairwise mean; None where no class has two."""
-        return intra_class_mse(self.deleted_inputs, self.deleted_labels)
+    def success_threshold(self) -> float | None:
+        """Largest distance that counts as a success, from the deleted records alone; None where no class has two."""
+        return self.domain.success_threshold(self.deleted_inputs, self.deleted_labels)
 
     def evaluated(self, evaluator: Classifier) -> Evaluated:
         """Features and predicted classes of `records`, kept for as long as the evaluator's weights do not change."""
@@ -191,27 +196,25 @@ def reconstruction_floors(reference: Reference, evaluator: Classifier | None = N
     """Numbers to print beside an audit's: what reconstructions without any model would score.
 
     Args:
-        reference: Its deleted, held-out and other-class images; `against` plays no part.
+        reference: Its deleted, held-out and other-class records; `against` plays no part.
         evaluator: The evaluation classifier, for ``heldout_sr_oracle``.
 
     Returns:
-        The errors of `retrace_pl.metrics.mse_floors`; ``deleted_diversity``, the deleted records' own mean pairwise
-        squared difference; ``heldout_sr_oracle``, the share of unseen images of the deleted classes that the evaluator
-        assigns to them, which bounds what ``sr_oracle`` can honestly reach. None where the images are missing.
+        The domain's own floors, for images the errors of `retrace_pl.metrics.mse_floors` and ``deleted_diversity``; and
+        ``heldout_sr_oracle``, the share of unseen records of the deleted classes that the evaluator assigns to them,
+        which bounds what ``sr_oracle`` can honestly reach. None where the records are missing.
     """
     heldout = reference.heldout_inputs
-    diversity = float(pairwise_mse(reference.deleted_inputs))
     success: float | None = None
     if evaluator is not None and heldout is not None and len(heldout) and reference.class_based:
         success = float(reference.is_target(evaluate_inputs(evaluator, heldout).labels).double().mean())
     return {
-        **mse_floors(
+        **reference.domain.floors(
             reference.deleted_inputs,
             reference.deleted_labels,
             heldout,
             reference.heldout_labels,
             reference.other_inputs,
         ),
-        "deleted_diversity": None if diversity != diversity else diversity,
         "heldout_sr_oracle": success,
     }

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from retrace_pl.data.synthetic import mixup, uniform_noise
 from retrace_pl.errors import InputError
+from retrace_pl.metrics.synthetic import mixup, uniform_noise
 
 
 def test_noise_fills_the_range_of_the_inputs():
