@@ -18,6 +18,13 @@ class InputError(RetraceError):
     exit_code = 2
 
 
+class NotApplicable(InputError):
+    """An attack or a search has nothing to work on: in this pair, with this access, or within this budget.
+
+    The message says why. An audit that runs several attacks records the reason in place of a result and goes on.
+    """
+
+
 class RunError(RetraceError):
     """A stage started with valid input and failed while running (exit code 1)."""
 

@@ -3,6 +3,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from retrace_pl.attacks import NotApplicable
 from retrace_pl.attacks.gradient_matching import (
@@ -141,3 +144,16 @@ def test_a_budget_for_fewer_than_eight_steps_is_refused():
     assert plan_descents(16, 500, 5, 2).steps == 8
     with pytest.raises(NotApplicable, match="2 joint images needs at least 16 queries"):
         plan_descents(15, 500, 5, 2)
+
+
+def test_a_model_without_a_second_derivative_says_so(digits):
+    class Attention(nn.Linear):
+        def forward(self, images):
+            rows = super().forward(images.flatten(1))[:, None, None]
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # its backward has no derivative
+                return scaled_dot_product_attention(rows, rows, rows).flatten(1)
+
+    model = Attention(64, 10)
+    matcher = GradientMatcher(model, ClassifierBehaviour(), random_direction(model))
+    with pytest.raises(NotApplicable, match=r"second derivatives: derivative for .* is not implemented"):
+        match_gradients(matcher, digits[0][:1], digits[1][:1], steps=8, lr=0.1, tv_weight=0.0, box=BOX)

@@ -162,7 +162,7 @@ def test_a_small_budget_leaves_half_of_it_for_the_search(digits):
     found = HRec(starts=10).reconstruct(context)
     assert found.facts["public_records"] == 100
     assert found.queries == context.pair.networks()[0].seen == 201
-    with pytest.raises(InputError, match="leaves none of 20 for 64 starts"):
+    with pytest.raises(NotApplicable, match="leaves none of 20 for 64 starts"):
         HRec().reconstruct(digits.context(budget=20))
 
 

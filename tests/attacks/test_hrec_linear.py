@@ -22,7 +22,7 @@ from retrace_pl.attacks.hrec_linear import (
     softmax_hessian_product,
     with_constant,
 )
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import InputError, NotApplicable, RunError
 
 TRAIN, DELETIONS = 1000, 8
 RIDGE_PENALTY, SOFTMAX_PENALTY = 1.0, 5.0
@@ -223,7 +223,7 @@ def test_the_reference_decides_the_sign():
 
 
 def test_what_has_no_answer_is_refused():
-    with pytest.raises(RunError, match="no direction"):
+    with pytest.raises(NotApplicable, match="no direction"):
         leading_factors(torch.zeros(3, 2), torch.ones(3))
     with pytest.raises(RunError, match="not finite"):
         leading_factors(torch.full((3, 2), torch.nan), torch.ones(3))

@@ -4,7 +4,7 @@ import torch
 from retrace_pl.attacks import Attack, AttackContext, ReTrace, prior_only, select_instance
 from retrace_pl.envs import LatentSettings
 from retrace_pl.envs.toys import IdentityGenerator, TargetScorer, toy_core
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers import CEMSearcher, RandomSearcher, SB3Searcher
 
 TARGET = torch.tensor([1.0, -1.0, 1.0, -1.0])
@@ -117,5 +117,5 @@ def test_bad_settings_are_named(settings):
 
 
 def test_refinement_must_leave_queries_for_the_search():
-    with pytest.raises(InputError, match="refinement takes 64 of 64 queries"):
+    with pytest.raises(NotApplicable, match="refinement takes 64 of 64 queries"):
         ReTrace(RandomSearcher(), refinement_steps=2).reconstruct(context(budget=64))

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from retrace_pl.envs import LatentCore, LatentSettings
 from retrace_pl.envs.toys import IdentityGenerator, TargetScorer, toy_core
-from retrace_pl.errors import AccessError, InputError, RunError
+from retrace_pl.errors import AccessError, InputError, NotApplicable, RunError
 from retrace_pl.models import DCGAN, SmallCNN
 from retrace_pl.searchers import GradientAscentSearcher, RandomSearcher
 from retrace_pl.searchers.gradient_ascent import score_gradient
@@ -112,7 +112,7 @@ def test_a_generator_without_gradients_is_refused():
                 return latents.mean(1).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
 
     core = LatentCore(Frozen(), small_core("white").scorer)
-    with pytest.raises(InputError, match="requires_grad"):
+    with pytest.raises(NotApplicable, match="requires_grad"):
         GradientAscentSearcher().search(core, 100)
 
 

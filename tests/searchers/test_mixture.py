@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from retrace_pl.envs.toys import toy_core
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers import CEMSearcher, MixtureSearcher, RandomSearcher, SB3Searcher
 
 
@@ -48,7 +48,7 @@ def test_the_policy_is_the_last_ones():
 def test_a_mixture_of_nothing_or_of_too_little_is_refused():
     with pytest.raises(InputError, match="at least one"):
         MixtureSearcher([])
-    with pytest.raises(InputError, match="cannot be shared by 3"):
+    with pytest.raises(NotApplicable, match="cannot be shared by 3"):
         MixtureSearcher([RandomSearcher()] * 3).search(toy_core(), 2)
-    with pytest.raises(InputError, match="allows PPO no update"):
-        MixtureSearcher([ppo()] * 4).search(toy_core(), 100)
+    with pytest.raises(NotApplicable, match="allows PPO no update"):
+        MixtureSearcher([ppo()] * 4).search(toy_core(), 60)

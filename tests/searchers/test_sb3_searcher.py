@@ -8,7 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from retrace_pl.envs import LatentSettings, LatentVectorEnv
 from retrace_pl.envs.toys import toy_core
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers import SB3Searcher, resolve_algorithm
 from retrace_pl.searchers.training_log import kl_to_prior
 
@@ -102,7 +102,7 @@ def test_discrete_algorithms_are_refused():
 
 
 def test_a_budget_below_one_rollout_is_refused():
-    with pytest.raises(InputError, match=r"budget of 100 queries allows PPO no update: a rollout takes 128"):
+    with pytest.raises(NotApplicable, match=r"budget of 100 queries allows PPO no update: a rollout takes 128"):
         SB3Searcher(num_envs=64, n_steps=2).search(toy_core(), 100)
 
 
@@ -151,7 +151,7 @@ def test_single_candidates_are_not_reported_one_by_one():
 
 def test_kl_to_the_prior_is_that_of_torch():
     core = toy_core(LatentSettings(action_scale=2.0, projection="none"))
-    searcher = SB3Searcher(num_envs=32, batch_size=64)
+    searcher = SB3Searcher(num_envs=32)
     searcher.search(core, 256)
     distribution = searcher._model.policy.get_distribution(core.current).distribution
     policy = torch.distributions.Normal(2.0 * distribution.mean, 2.0 * distribution.stddev)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from retrace_pl.envs import CandidatePool, LatentCore, LatentSettings
-from retrace_pl.errors import InputError
+from retrace_pl.errors import NotApplicable
 from retrace_pl.searchers import PolicyState, Searcher, SearchObserver
 from retrace_pl.traces import ModelPair
 
@@ -24,13 +24,6 @@ __all__ = [
     "Shadow",
     "Truth",
 ]
-
-
-class NotApplicable(InputError):
-    """An attack has nothing to work on in this pair; the message says why.
-
-    An audit that runs several attacks records the reason in place of a result and goes on.
-    """
 
 
 @dataclass(frozen=True)
@@ -142,10 +135,10 @@ class Attack(ABC):
 
     @abstractmethod
     def reconstruct(self, context: AttackContext) -> Reconstruction:
-        """Run the attack; every tensor of the result lies on the CPU.
+        """Run the attack within ``context.budget`` queries; every tensor of the result lies on the CPU.
 
         Raises:
-            NotApplicable: The pair gives the attack nothing to work on.
+            NotApplicable: The pair gives the attack nothing to work on, or the budget is too small for it.
             AccessError: The attack needs a higher access level.
         """
 
@@ -176,7 +169,7 @@ class InferenceAttack(ABC):
         """Run the attack within ``context.budget`` queries; every tensor of the result lies on the CPU.
 
         Raises:
-            NotApplicable: The pair gives the attack nothing to work on.
+            NotApplicable: The pair gives the attack nothing to work on, or the budget is too small for it.
             AccessError: The attack needs a higher access level.
         """
 

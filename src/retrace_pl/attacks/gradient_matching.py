@@ -197,6 +197,7 @@ def match_gradients(
         on_step: Is told the cosine of every evaluation.
 
     Raises:
+        NotApplicable: The model has an operation without a second derivative.
         RunError: The cosine is not finite.
     """
     with torch.inference_mode(False), torch.enable_grad():
@@ -217,10 +218,19 @@ def match_gradients(
                 on_step(reached)
             if step == steps - 1:
                 break
-            (gradient,) = torch.autograd.grad(1 - cosine + tv_weight * variation, inputs)
-            inputs.grad = gradient.sign()
+            inputs.grad = _gradient(1 - cosine + tv_weight * variation, inputs).sign()
             optimizer.step()
             schedule.step()
             if box is not None:
                 inputs.data.clamp_(*box)
     return Match(inputs.detach(), reached, float(variation.detach()))
+
+
+def _gradient(cost: Tensor, inputs: Tensor) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(cost, inputs)
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
+        raise NotApplicable(f"gradient matching needs second derivatives: {str(error).splitlines()[0]}") from error
+    return gradient

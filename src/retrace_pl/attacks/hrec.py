@@ -145,8 +145,8 @@ class HRec(Attack):
 
         Raises:
             AccessError: Black- or gray-box access.
-            InputError: The budget is too small.
-            NotApplicable: There are no models or no public inputs, no linear head, or heads that cannot be compared.
+            NotApplicable: There are no models or no public inputs, no linear head, heads that cannot be compared, or
+                too small a budget.
         """
         if context.pair is None or context.public is None or len(context.public) == 0:
             raise NotApplicable("hrec needs both models and public inputs")
@@ -160,7 +160,7 @@ class HRec(Attack):
             raise NotApplicable("the last layer is the same in both models, so it says nothing; other layers changed")
         steps = (context.budget - queries) // self.starts
         if steps < 1:
-            raise InputError(
+            raise NotApplicable(
                 f"hrec: {queries} queries go to public inputs, which leaves none of {context.budget} for "
                 f"{self.starts} starts; raise the budget or lower attack.starts or attack.public_records"
             )

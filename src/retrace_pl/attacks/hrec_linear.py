@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import InputError, NotApplicable, RunError
 
 __all__ = [
     "Factors",
@@ -86,11 +86,14 @@ def leading_factors(matrix: Tensor, reference: Tensor) -> Factors:
     rectifier point the way of their mean: either of them is a ``reference`` ``[d]``.
 
     Raises:
-        RunError: The matrix is zero or not finite.
+        NotApplicable: The matrix is zero.
+        RunError: The matrix is not finite.
     """
     matrix = matrix.double()
-    if not bool(matrix.isfinite().all()) or not bool(matrix.any()):
-        raise RunError("hrec: the estimated gradient is zero or not finite, so it has no direction")
+    if not bool(matrix.isfinite().all()):
+        raise RunError("hrec: the estimated gradient is not finite; look at the models' training")
+    if not bool(matrix.any()):
+        raise NotApplicable("hrec: the estimated gradient is zero, so it has no direction")
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     sign = -1.0 if float(left[:, 0] @ reference.to(left)) < 0 else 1.0
     return Factors(sign * left[:, 0], sign * right[0], values)
@@ -126,7 +129,8 @@ def reconstruct_record(original: Tensor, unlearned: Tensor, matrix: Tensor) -> t
         ``y - x^T theta+``; with one-hot targets its largest coordinate is the likely label.
 
     Raises:
-        RunError: Nothing changed, or the scale is unknown.
+        NotApplicable: Nothing changed.
+        RunError: The scale is unknown, or a weight is not finite.
     """
     change = (original - unlearned).double().reshape(len(original), -1)
     constant = torch.zeros(len(change), dtype=change.dtype, device=change.device)

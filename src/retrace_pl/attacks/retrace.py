@@ -16,7 +16,7 @@ from retrace_pl.attacks.selection import (
     select_instance,
 )
 from retrace_pl.envs import LatentCore, random_stream
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers import Searcher
 
 __all__ = ["ReTrace"]
@@ -73,14 +73,15 @@ class ReTrace(Attack):
         """Search, refine within the same budget, and select.
 
         Raises:
-            InputError: There is no searcher, or refinement leaves no query for the search.
+            InputError: There is no searcher.
+            NotApplicable: Refinement leaves no query for the search, or fewer than the searcher needs.
         """
         searcher = self.searcher if self.searcher is not None else context.searcher
         if searcher is None:
             raise InputError("attack.searcher: ReTrace needs a searcher; give one, for example RandomSearcher")
         refinement = self.refinement_steps * self.refinement_population
         if context.budget <= refinement:
-            raise InputError(
+            raise NotApplicable(
                 f"refinement takes {refinement} of {context.budget} queries; raise the budget or lower "
                 "attack.refinement_steps"
             )

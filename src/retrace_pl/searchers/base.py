@@ -73,7 +73,7 @@ class Searcher(ABC):
             Every candidate that was queried, in order.
 
         Raises:
-            InputError: A setting of the searcher does not fit the budget.
+            NotApplicable: The budget is too small for the searcher's settings.
             RunError: The searcher did not use exactly the budget.
         """
         watcher = observer if observer is not None else NullObserver()

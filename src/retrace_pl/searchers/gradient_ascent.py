@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retrace_pl.envs import LatentCore, random_stream
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import InputError, NotApplicable, RunError
 from retrace_pl.searchers.base import Searcher, SearchObserver
 from retrace_pl.traces import DifferentiableScorer
 
@@ -91,7 +91,8 @@ def score_gradient(core: LatentCore, latents: Tensor, second_order: bool = True)
 
     Raises:
         AccessError: The scorer's pair is not white-box.
-        InputError: The scorer or the generator cannot be differentiated.
+        InputError: The scorer cannot be differentiated.
+        NotApplicable: The generator cannot: its inputs are discrete, or made without gradients.
         RunError: A model has an operation without a second derivative.
     """
     scorer: object = core.scorer
@@ -108,6 +109,11 @@ def _gradient(core: LatentCore, scorer: DifferentiableScorer, latents: Tensor, s
     with torch.enable_grad():
         latents = latents.clone().requires_grad_()
         inputs = core.generator(core.settings.project(latents))
+        if not inputs.requires_grad:
+            raise NotApplicable(
+                "gradient ascent climbs through the generator, whose outputs have no gradient (requires_grad): they are"
+                " discrete, or it runs under no_grad; use another searcher"
+            )
         score = scorer.differentiable_score(inputs, second_order=second_order)
         try:
             (gradient,) = torch.autograd.grad(score.sum(), latents)

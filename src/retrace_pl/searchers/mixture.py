@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from retrace_pl.envs import LatentCore
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers.base import PolicyState, Searcher, SearchObserver
 
 __all__ = ["MixtureSearcher"]
@@ -37,7 +37,7 @@ class MixtureSearcher(Searcher):
     def _search(self, core: LatentCore, budget: int, seed: int, observer: SearchObserver) -> None:
         count, start = len(self.searchers), core.queries
         if budget - start < count:
-            raise InputError(f"a budget of {budget - start} queries cannot be shared by {count} searchers; raise it")
+            raise NotApplicable(f"a budget of {budget - start} queries cannot be shared by {count} searchers; raise it")
         for place, searcher in enumerate(self.searchers):
             end = start + (budget - start) * (place + 1) // count
             own = seed if place == 0 else int(np.random.SeedSequence([seed, place]).generate_state(1)[0])

@@ -19,7 +19,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from retrace_pl.envs import LatentCore
 from retrace_pl.envs.sb3 import LatentVecEnv
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers.base import PolicyState, Searcher, SearchObserver
 from retrace_pl.searchers.randomness import isolated_global_random
 from retrace_pl.searchers.training_log import kl_to_prior, training_scalars
@@ -187,7 +187,7 @@ class SB3Searcher(Searcher):
         left = budget - core.queries - self.warm_start
         whole = left // rollout * rollout
         if whole < rollout * (1 if self.on_policy else 2):
-            raise InputError(
+            raise NotApplicable(
                 f"a budget of {left} queries allows {self.algorithm.__name__} no update: a rollout takes {rollout}; "
                 "raise the budget or lower searcher.num_envs or searcher.warm_start"
             )
