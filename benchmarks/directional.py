@@ -46,33 +46,30 @@ def ppo(**settings: Any) -> Callable[[], Searcher]:
     return lambda: SB3Searcher(**settings)
 
 
-FAST: dict[str, Any] = {"num_envs": 128, "n_steps": 1, "learning_rate": 1e-2}
-"""Many small updates with long steps."""
-TUNED: dict[str, Any] = FAST | {"net_arch": (8,), "log_std_init": -1.2}
-"""The same with a policy too narrow to learn its own random state by heart, and less noise around its means."""
-
 SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
     "random": (RandomSearcher, DEFAULT),
     "cem": (CEMSearcher, DEFAULT),
-    "ppo": (ppo(**TUNED), FREE),
-    "ppo_package_defaults": (SB3Searcher, DEFAULT),
-    "ppo_fast": (ppo(**FAST), FREE),
-    "ppo_wide_policy": (ppo(**TUNED | {"net_arch": (64, 64)}), FREE),
-    "ppo_32_units": (ppo(**TUNED | {"net_arch": (32,)}), FREE),
-    "ppo_16_units": (ppo(**TUNED | {"net_arch": (16,)}), FREE),
-    "ppo_2_units": (ppo(**TUNED | {"net_arch": (2,)}), FREE),
-    "ppo_more_noise": (ppo(**TUNED | {"log_std_init": -0.5}), FREE),
-    "ppo_less_noise": (ppo(**TUNED | {"log_std_init": -2.0}), FREE),
-    "ppo_tau_0.002": (ppo(**TUNED), DEFAULT),
-    "ppo_tau_0.01": (ppo(**TUNED), replace(DEFAULT, tau=0.01)),
-    "ppo_slow": (ppo(**TUNED | {"learning_rate": 3e-3}), FREE),
-    "ppo_256_envs": (ppo(**TUNED | {"num_envs": 256}), FREE),
-    "ppo_2_steps": (ppo(**TUNED | {"n_steps": 2}), FREE),
-    "ppo_wide_clip": (ppo(**TUNED, clip_range=0.4), FREE),
-    "ppo_off_sphere": (ppo(**TUNED), replace(FREE, projection="none")),
-    "ppo_warm_start": (ppo(**TUNED, warm_start=4096), FREE),
-    "ppo_mixture_2": (lambda: MixtureSearcher([SB3Searcher(**TUNED) for _ in range(2)]), FREE),
-    "ppo_mixture_4": (lambda: MixtureSearcher([SB3Searcher(**TUNED) for _ in range(4)]), FREE),
+    "ppo": (SB3Searcher, FREE),
+    "ppo_rollout_512": (
+        ppo(num_envs=256, n_steps=2, learning_rate=3e-3, net_arch=(64, 64), log_std_init=-0.5),
+        FREE,
+    ),
+    "ppo_64x64": (ppo(net_arch=(64, 64)), FREE),
+    "ppo_32_units": (ppo(net_arch=(32,)), FREE),
+    "ppo_8_units": (ppo(net_arch=(8,)), FREE),
+    "ppo_2_units": (ppo(net_arch=(2,)), FREE),
+    "ppo_more_noise": (ppo(log_std_init=-0.5), FREE),
+    "ppo_less_noise": (ppo(log_std_init=-2.0), FREE),
+    "ppo_tau_0.002": (SB3Searcher, DEFAULT),
+    "ppo_tau_0.01": (SB3Searcher, replace(DEFAULT, tau=0.01)),
+    "ppo_slow": (ppo(learning_rate=3e-3), FREE),
+    "ppo_256_envs": (ppo(num_envs=256), FREE),
+    "ppo_2_steps": (ppo(n_steps=2), FREE),
+    "ppo_wide_clip": (ppo(clip_range=0.4), FREE),
+    "ppo_off_sphere": (SB3Searcher, replace(FREE, projection="none")),
+    "ppo_warm_start": (ppo(warm_start=4096), FREE),
+    "ppo_mixture_2": (lambda: MixtureSearcher([SB3Searcher() for _ in range(2)]), FREE),
+    "ppo_mixture_4": (lambda: MixtureSearcher([SB3Searcher() for _ in range(4)]), FREE),
 }
 
 

@@ -58,6 +58,7 @@ def test_every_ablation_parses_and_changes_what_its_name_says(ablation, base, na
         "sign": {"sign"},
         "tau": {"latent"},
         "policy": {"searcher"},
+        "rollout": {"searcher"},
         "horizon": {"latent"},
         "action": {"latent"},
         "projection": {"latent"},

@@ -9,7 +9,7 @@ from retrace_pl.searchers.warm_start import start_from_elites
 
 
 def ppo(**settings):
-    return SB3Searcher("PPO", num_envs=16, **settings)
+    return SB3Searcher("PPO", num_envs=16, n_steps=2, learning_rate=3e-3, net_arch=(64, 64), **settings)
 
 
 @pytest.mark.parametrize("latent", [LatentSettings(), LatentSettings(projection="none", residual=True)])

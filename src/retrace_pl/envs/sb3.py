@@ -28,7 +28,7 @@ class LatentVecEnv(VecEnv):
         num_envs: Candidates per step.
     """
 
-    def __init__(self, core: LatentCore, num_envs: int = 256) -> None:
+    def __init__(self, core: LatentCore, num_envs: int = 128) -> None:
         self.core = core
         self.render_mode = None
         super().__init__(num_envs, *latent_spaces(core))

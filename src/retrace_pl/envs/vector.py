@@ -29,7 +29,7 @@ class LatentVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    def __init__(self, core: LatentCore, num_envs: int = 256) -> None:
+    def __init__(self, core: LatentCore, num_envs: int = 128) -> None:
         self.core = core
         self.num_envs = num_envs
         self.render_mode = None

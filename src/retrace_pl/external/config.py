@@ -144,7 +144,7 @@ class SearchSettings:
     """
 
     generator: PublicGeneratorSettings = field(default_factory=PublicGeneratorSettings)
-    searcher: Searcher = field(default_factory=lambda: lazy_instance(SB3Searcher, num_envs=256, n_steps=2))
+    searcher: Searcher = field(default_factory=lambda: lazy_instance(SB3Searcher))
     attack: Attack = field(default_factory=lambda: lazy_instance(ReTrace))
     rivals: list[Searcher] = field(default_factory=list)
     latent: LatentSettings = field(default_factory=LatentSettings)

@@ -29,11 +29,22 @@ __all__ = ["SB3Searcher", "resolve_algorithm"]
 
 _REPORTS = 200
 _REPLAY = 200_000  # transitions: 150 MB with 64 latent coordinates, which a transition holds three times
+# A policy's state is the latent its episode starts from, fresh noise. A wide network learns the few noises of a rollout
+# by heart instead of moving the mean of all its actions; with 16 units and many short rollouts PPO does the latter.
+_POLICY: dict[str, dict[str, Any]] = {"PPO": {"net_arch": (16,), "log_std_init": -1.2}}
+_ANY_POLICY: dict[str, Any] = {"net_arch": (64, 64), "log_std_init": -0.5}
 _CONTRIB_HINT = "install it with: pip install 'retrace_pl[rl]'"
 
 # What a setting that is left open (None) becomes; the first entry that names it wins: the algorithm, then its family.
 _TUNED: dict[str, dict[str, Any]] = {
-    "PPO": {"learning_rate": 3e-3, "n_epochs": 10, "batch_size": 256, "clip_range": 0.2, "normalize_advantage": True},
+    "PPO": {
+        "n_steps": 1,
+        "learning_rate": 1e-2,
+        "n_epochs": 10,
+        "batch_size": 256,
+        "clip_range": 0.2,
+        "normalize_advantage": True,
+    },
     "A2C": {"learning_rate": 3e-3, "normalize_advantage": True},
     "TRPO": {"learning_rate": 3e-3, "batch_size": 256, "normalize_advantage": True},
     "on-policy": {"n_steps": 2, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 3e-3},
@@ -74,7 +85,7 @@ def _import_algorithm(name: str) -> Any:
 class SB3Searcher(Searcher):
     """Stable-Baselines3 reinforcement learning in latent space, PPO by default.
 
-    The policy is a two-layer MLP from the current latent to the next one. Settings left open (``None``) take the value
+    The policy is an MLP from the current latent to the next one. Settings left open (``None``) take the value
     that was tuned for the algorithm, or the algorithm's own default; a setting that the algorithm does not have is
     refused. Queries that no longer fill a whole rollout are spent on samples of the final policy, so that the budget
     is used exactly.
@@ -85,7 +96,7 @@ class SB3Searcher(Searcher):
     Args:
         algorithm: Class, short name (PPO, A2C, SAC, TD3, TRPO, ...) or dotted name of a Stable-Baselines3 algorithm.
         num_envs: Candidates per environment step.
-        n_steps: Steps per environment and update; on-policy algorithms only. Small rollouts matter most: many updates.
+        n_steps: Steps per environment and update; on-policy algorithms only. Small rollouts matter: many updates.
         learning_rate: Learning rate of all networks.
         net_arch: Widths of the policy's and the value function's hidden layers.
         log_std_init: Initial log standard deviation of the actions; on-policy algorithms only.
@@ -101,7 +112,8 @@ class SB3Searcher(Searcher):
         algorithm_kwargs: Further arguments of the algorithm's constructor.
         device: Where the policy is trained; the CPU is the faster place for such a small network.
         warm_start: Queries of the budget spent on samples of the prior first; the policy then starts at the best of
-            them (:mod:`retrace_pl.searchers.warm_start`). On-policy algorithms only.
+            them (:mod:`retrace_pl.searchers.warm_start`); to hold many of them it wants a wide ``net_arch``, such as
+            (64, 64). On-policy algorithms only.
     """
 
     name: ClassVar[str] = "sb3"
@@ -109,11 +121,11 @@ class SB3Searcher(Searcher):
     def __init__(
         self,
         algorithm: str | type[BaseAlgorithm] = "PPO",
-        num_envs: int = 256,
+        num_envs: int = 128,
         n_steps: int | None = None,
         learning_rate: float | None = None,
-        net_arch: tuple[int, ...] = (64, 64),
-        log_std_init: float = -0.5,
+        net_arch: tuple[int, ...] | None = None,
+        log_std_init: float | None = None,
         ent_coef: float | None = None,
         n_epochs: int | None = None,
         batch_size: int | None = None,
@@ -135,8 +147,9 @@ class SB3Searcher(Searcher):
             raise InputError("searcher.warm_start must not be negative, and 0 for off-policy algorithms")
         self.warm_start = warm_start
         self.num_envs = num_envs
-        self.net_arch = tuple(net_arch)
-        self.log_std_init = log_std_init
+        policy = _ANY_POLICY | _POLICY.get(self.algorithm.__name__, {})
+        self.net_arch: tuple[int, ...] = tuple(policy["net_arch"] if net_arch is None else net_arch)
+        self.log_std_init: float = policy["log_std_init"] if log_std_init is None else log_std_init
         self.exploration_std = exploration_std
         self.device = device
         explicit = {
