@@ -42,7 +42,7 @@ from retrace_pl.models import DCGAN, SmallCNN
 from retrace_pl.searchers import NullObserver, SB3Searcher
 from retrace_pl.traces import ModelPair, TraceScorer
 
-NUM_ENVS = 256
+NUM_ENVS = 128
 QUERIES = {"digits": 10240, "fashion_mnist": 4096, "resnet18": 512}
 SINGLE_STEPS = {"digits": 4, "fashion_mnist": 2, "resnet18": 1}
 MILLION = 1_000_000
