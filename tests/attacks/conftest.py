@@ -76,3 +76,24 @@ def ascent_pair():
         return ModelPair(copy.deepcopy(model), after, access)
 
     return pair
+
+
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.budgets, self.updates, self.ends = [], [], 0
+
+    def on_start(self, budget):
+        self.budgets.append(budget)
+
+    def on_update(self, queries, pool, scalars):
+        self.updates.append((queries, len(pool), scalars))
+
+    def on_end(self):
+        self.ends += 1
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()

@@ -157,6 +157,15 @@ def test_every_image_shown_to_a_model_is_a_query_within_the_budget(digits, inver
     assert found.curve[-1][1] == pytest.approx(found.facts["cosine_best"])
 
 
+@pytest.mark.parametrize("inversion", ["generator", "pixels"])
+def test_the_observer_watches_the_descents(digits, recorder, inversion):
+    found = HRec(inversion, starts=16).reconstruct(digits.context(budget=2500, observer=recorder))
+    assert recorder.budgets == [found.queries]
+    assert [(queries, seen["score/best"], seen["score/top64"]) for queries, _, seen in recorder.updates] == found.curve
+    assert recorder.updates[-1][1] == (len(found.pool) if inversion == "generator" else 0)
+    assert recorder.ends == 1
+
+
 def test_a_small_budget_leaves_half_of_it_for_the_search(digits):
     context = digits.context(budget=201)
     found = HRec(starts=10).reconstruct(context)

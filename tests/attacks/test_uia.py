@@ -48,6 +48,21 @@ def test_one_step_of_ascent_gives_the_record_away(digits, digits_mlp, ascent_pai
     json.dumps(found.facts)
 
 
+def test_the_observer_watches_the_descents(digits, digits_mlp, ascent_pair, recorder, monkeypatch):
+    watched = context(ascent_pair(digits_mlp, digits[0][[5]], digits[1][[5]]), digits)
+    watched.observer = recorder
+    found = UIA(steps=100, restarts=3, images=2).reconstruct(watched)
+    assert recorder.budgets == [found.queries]
+    assert 50 <= len(recorder.updates) <= 150
+    assert [(queries, seen["score/best"], seen["score/top64"]) for queries, _, seen in recorder.updates] == found.curve
+    assert {candidates for _, candidates, _ in recorder.updates} == {0}, "there are no latents"
+    assert recorder.ends == 1
+    monkeypatch.setattr("retrace_pl.attacks.uia.match_gradients", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        UIA(steps=100).reconstruct(watched)
+    assert recorder.ends == 2, "also after an error"
+
+
 def test_several_records_are_recovered_jointly(digits, digits_mlp, ascent_pair):
     rows = [0, 1]
     pair = ascent_pair(digits_mlp, digits[0][rows], digits[1][rows])

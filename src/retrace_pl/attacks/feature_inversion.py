@@ -45,20 +45,20 @@ class InversionLog:
     """Counts the evaluations of an inversion and keeps what an attack reports about them.
 
     Args:
-        context: Whose observer watches, where there is a latent space to watch.
-        latent_dim: Dimension of the latents; None for an inversion outside any latent space, which is not watched.
+        context: Whose observer watches.
+        latent_dim: Dimension of the latents; None for an inversion outside any latent space, whose observer is shown an
+            empty pool.
         queries: Queries made before the inversion.
         planned: Evaluations to come.
 
     Attributes:
         queries: Queries so far.
         curve: (queries, best cosine, mean of the best 64 cosines) at about 100 points.
-        pool: Every evaluated latent.
+        pool: Every evaluated latent; None outside any latent space.
     """
 
     def __init__(self, context: AttackContext, latent_dim: int | None, queries: int, planned: int) -> None:
-        watched = context.observer is not None and latent_dim is not None
-        self._observer = context.observer if watched and context.observer is not None else NullObserver()
+        self._observer = context.observer or NullObserver()
         self._latent = context.latent
         self._every = max(1, planned // _CURVE_POINTS)
         self._end = queries + planned
@@ -66,6 +66,7 @@ class InversionLog:
         self.queries = queries
         self.curve: list[tuple[int, float, float]] = []
         self.pool = None if latent_dim is None else CandidatePool(latent_dim, capacity=planned)
+        self._shown = CandidatePool(1) if self.pool is None else self.pool
         self._observer.on_start(self._end)
 
     def __call__(self, variables: Tensor, cosines: Tensor) -> None:
@@ -79,9 +80,10 @@ class InversionLog:
             self.curve.append((self.queries, float(self._leaders[0]), float(self._leaders.mean())))
         if self.pool is not None:
             self.pool.add(self._latent.project(variables), cosines)
-            if due:
-                values = {"score/best": self.pool.best, "score/top64": self.pool.top_mean()}
-                self._observer.on_update(self.queries, self.pool, values | {"score/batch": float(cosines.mean())})
+        if due:
+            best, mean = self.curve[-1][1:]
+            scalars = {"score/best": best, "score/top64": mean, "score/batch": float(cosines.mean())}
+            self._observer.on_update(self.queries, self._shown, scalars)
 
     def end(self) -> None:
         """Tell the observer that it is over, also after an error."""

@@ -17,9 +17,10 @@ from retrace_pl.attacks.gradient_matching import GradientMatcher, Match, Plan, m
 from retrace_pl.attacks.inputs import Box, check_box, classifier_pair, input_shape
 from retrace_pl.attacks.label_inference import LabelInference
 from retrace_pl.attacks.parameter_difference import ParameterDifference, exact_direction, parameter_difference
-from retrace_pl.envs import random_stream
+from retrace_pl.envs import CandidatePool, random_stream
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.files import read_tensors
+from retrace_pl.searchers import NullObserver, SearchObserver
 
 __all__ = ["UIA"]
 
@@ -151,23 +152,26 @@ class UIA(Attack):
         plan = plan_descents(context.budget - spent, self.steps, self.restarts, self.images)
         model = _with_weights(network, start) if self.gradients_at == "initial" else network
         matcher = GradientMatcher(model, pair.behaviour, direction)
-        curve = _Curve(spent, self.images, plan)
+        curve = _Curve(spent, self.images, plan, context.observer or NullObserver())
         random = random_stream(context.seed, "uia")
         matches = []
-        for _ in range(plan.restarts):
-            noise = torch.randn(self.images, *input_shape(context), generator=random)
-            match = match_gradients(
-                matcher,
-                noise,
-                labels,
-                steps=plan.steps,
-                lr=self.lr,
-                tv_weight=self.tv_weight,
-                box=self.box,
-                on_step=curve.step,
-            )
-            curve.end(match.cosine)
-            matches.append(match)
+        try:
+            for _ in range(plan.restarts):
+                noise = torch.randn(self.images, *input_shape(context), generator=random)
+                match = match_gradients(
+                    matcher,
+                    noise,
+                    labels,
+                    steps=plan.steps,
+                    lr=self.lr,
+                    tv_weight=self.tv_weight,
+                    box=self.box,
+                    on_step=curve.step,
+                )
+                curve.end(match.cosine)
+                matches.append(match)
+        finally:
+            curve.close()
         matches.sort(key=lambda match: -match.cosine)
         return self._result(matches, curve, facts | self._facts(matches, plan, difference, matcher, labels))
 
@@ -225,9 +229,12 @@ class UIA(Attack):
 
 
 class _Curve:
-    """Queries, the best cosine so far, and the mean over the restarts of each one's last, at about 100 points."""
+    """Queries, the best cosine so far, and the mean over the restarts of each one's last, at about 100 points.
 
-    def __init__(self, queries: int, images: int, plan: Plan) -> None:
+    The observer is told at the same points. There are no latents, so the pool that it is shown stays empty.
+    """
+
+    def __init__(self, queries: int, images: int, plan: Plan, observer: SearchObserver) -> None:
         self.queries = queries
         self.points: list[tuple[int, float, float]] = []
         self._images = images
@@ -236,6 +243,9 @@ class _Curve:
         self._taken = 0
         self._best = -math.inf
         self._ended: list[float] = []
+        self._observer = observer
+        self._no_latents = CandidatePool(1)
+        observer.on_start(queries + images * self._last)
 
     def step(self, cosine: float) -> None:
         self.queries += self._images
@@ -243,10 +253,16 @@ class _Curve:
         self._best = max(self._best, cosine)
         if self._taken % self._every == 0 or self._taken == self._last:
             reached = [*self._ended, cosine]
-            self.points.append((self.queries, self._best, math.fsum(reached) / len(reached)))
+            mean = math.fsum(reached) / len(reached)
+            self.points.append((self.queries, self._best, mean))
+            scalars = {"score/best": self._best, "score/top64": mean, "score/batch": cosine}
+            self._observer.on_update(self.queries, self._no_latents, scalars)
 
     def end(self, cosine: float) -> None:
         self._ended.append(cosine)
+
+    def close(self) -> None:
+        self._observer.on_end()
 
 
 def _read(path: str) -> dict[str, Tensor]:

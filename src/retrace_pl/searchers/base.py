@@ -28,7 +28,7 @@ class SearchObserver(Protocol):
 
         Args:
             queries: Queries so far.
-            pool: All candidates so far.
+            pool: All candidates so far; empty where an attack moves inputs and no latents.
             scalars: Named numbers for the log.
         """
 
