@@ -46,6 +46,7 @@ def test_list_describes_every_part(kind, capsys):
     ("kind", "names"),
     [
         ("data", {"DigitsSource", "TorchvisionSource", "HuggingFaceSource", "MedMNISTSource", "ImageFolderSource"}),
+        ("data", {"HuggingFaceTextSource", "PretrainedTokenizer", "TrainedTokenizer"}),
         ("models", {"SmallCNN", "ResNet20", "ResNet18", "VGG16BN", "MobileNetV2", "TorchvisionClassifier", "DCGAN"}),
         ("unlearning", {"Retrain", "RetainFineTune", "GradientAscent", "NegativeGradient", "Identity"}),
         ("searchers", {"SB3Searcher", "RandomSearcher", "CEMSearcher"}),

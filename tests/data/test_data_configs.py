@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from retrace_pl.data import ImageSource, UnlearningDataModule
+from retrace_pl.data import AuditDataModule, ImageSource, TextSource, TextUnlearningDataModule, UnlearningDataModule
 from retrace_pl.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
@@ -13,7 +13,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml")
 
 def _parse(*arguments):
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=UnlearningDataModule, sub_configs=True)
+    parser.add_argument("--data", type=AuditDataModule, sub_configs=True)
     return parser.instantiate(parser.parse_args([str(argument) for argument in arguments])).data
 
 
@@ -25,6 +25,8 @@ def test_all_configs_are_here():
         "food101",
         "pathmnist",
         "image_folder",
+        "ag_news",
+        "ag_news_tiny",
     }
 
 
@@ -32,8 +34,9 @@ def test_all_configs_are_here():
 def test_a_config_gives_a_data_module(file, monkeypatch, tmp_path):
     monkeypatch.setenv("RETRACE_DATA", str(tmp_path))
     module = _parse("--data", file)
-    assert isinstance(module, UnlearningDataModule)
-    assert isinstance(module.source, ImageSource)
+    text = file.stem.startswith("ag_news")
+    assert type(module) is (TextUnlearningDataModule if text else UnlearningDataModule)
+    assert isinstance(module.source, TextSource if text else ImageSource)
 
 
 def test_settings_and_roots_can_be_overridden():
@@ -52,7 +55,11 @@ def test_settings_and_roots_can_be_overridden():
 
 def test_missing_data_of_a_config_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("RETRACE_DATA", str(tmp_path))
-    for stem, message in (("pathmnist", "pathmnist.npz does not exist"), ("image_folder", "images does not exist")):
+    for stem, message in (
+        ("pathmnist", "pathmnist.npz does not exist"),
+        ("image_folder", "images does not exist"),
+        ("ag_news", "ag_news does not exist"),
+    ):
         module = _parse("--data", next(file for file in CONFIGS if file.stem == stem))
         with pytest.raises(InputError, match=message):
             module.prepare_data()

@@ -6,6 +6,7 @@ from retrace_pl.data.module import UnlearningDataModule
 from retrace_pl.data.pixels import RawImages
 from retrace_pl.data.records import LabelledRecords
 from retrace_pl.data.sources import (
+    DataSource,
     DigitsSource,
     HuggingFaceSource,
     ImageFolderSource,
@@ -29,6 +30,7 @@ from retrace_pl.data.text import (
 __all__ = [
     "SPLITS",
     "AuditDataModule",
+    "DataSource",
     "DigitsSource",
     "EpochShuffle",
     "HuggingFaceSource",

@@ -152,6 +152,8 @@ def _registered(name: str, option: str) -> Found:
         )
     part = read_mapping(files[stem], option)["init_args"]["source"]
     kind = import_named(part["class_path"], option)
+    if not (isinstance(kind, type) and issubclass(kind, ImageSource)):
+        raise InputError(f"{option}: {stem} holds no images; name a data set of images")
     source: ImageSource = kind(**part.get("init_args", {}))
     opened = source.open()
     images = opened.test if partition == "test" else opened.train

@@ -14,7 +14,7 @@ from rich.table import Table
 from retrace_pl.errors import InputError
 
 KINDS = {
-    "data": ("retrace_pl.data", "ImageSource"),
+    "data": ("retrace_pl.data", "DataSource TokenizerSource"),
     "models": ("retrace_pl.models", "Classifier Generator"),
     "unlearning": ("retrace_pl.unlearning", "UnlearningMethod"),
     "searchers": ("retrace_pl.searchers", "Searcher"),

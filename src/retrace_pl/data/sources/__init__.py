@@ -1,6 +1,6 @@
-"""Image data sets, each opened without decoding it."""
+"""Data sets; images are opened without decoding them."""
 
-from retrace_pl.data.sources.base import ImageSource, SourceImages
+from retrace_pl.data.sources.base import DataSource, ImageSource, SourceImages
 from retrace_pl.data.sources.digits import DigitsSource
 from retrace_pl.data.sources.folder import ImageFolderSource
 from retrace_pl.data.sources.huggingface import HuggingFaceSource
@@ -8,6 +8,7 @@ from retrace_pl.data.sources.medmnist import MedMNISTSource
 from retrace_pl.data.sources.torchvision import TorchvisionSource
 
 __all__ = [
+    "DataSource",
     "DigitsSource",
     "HuggingFaceSource",
     "ImageFolderSource",
