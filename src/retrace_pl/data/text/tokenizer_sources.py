@@ -101,8 +101,9 @@ class TrainedTokenizer(TokenizerSource):
     """Byte-level byte-pair encoding trained on the public texts; the same texts and settings give the same tokenizer.
 
     No text has an unknown token in it. Special tokens are ``[PAD]`` 0, ``[UNK]`` 1, ``[CLS]`` 2 and ``[SEP]`` 3. (Of
-    the trainers of the `tokenizers` library, WordPiece numbers its tokens in another order each time; this one does not.) Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016, over
-    bytes as in GPT-2.
+    the trainers of the `tokenizers` library, WordPiece numbers its tokens in another order each time; this one does
+    not.) Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016, over bytes as
+    in GPT-2.
 
     Args:
         vocab_size: tokens at most, the 4 special ones and the 256 bytes included; short texts may give fewer.
