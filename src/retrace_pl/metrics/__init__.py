@@ -1,7 +1,8 @@
 """What the reconstructions are worth: torchmetrics metrics, each defined in its docstring.
 
 Metrics that compare with a reference take it when they are built and hold it on every rank; `update` takes candidates.
-`pixels` and `structure` work on the inputs, `features`, `manifold` and `labels` on what an evaluator makes of them. A
+`pixels` and `structure` work on the inputs, `features`, `mmd`, `manifold` and `labels` on what an evaluator makes of
+them; `text` has those of texts. A `Domain` says which of them an audit of its kind of data uses, and in which words. A
 metric that is not defined for what it saw (one candidate has no diversity) computes NaN.
 """
 
@@ -14,6 +15,7 @@ from retrace_pl.metrics.glossary import Glossary
 from retrace_pl.metrics.labels import LabelKL
 from retrace_pl.metrics.manifold import PrecisionRecall
 from retrace_pl.metrics.membership import MembershipAUC, membership_auc, tpr_at_fpr
+from retrace_pl.metrics.mmd import FeatureMMD
 from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, PairwiseMSE
 from retrace_pl.metrics.structure import SSIM, ssim_window
 from retrace_pl.metrics.success import SuccessRate, wilson_interval
@@ -26,6 +28,7 @@ __all__ = [
     "FeatureFID",
     "FeatureKID",
     "FeatureKL",
+    "FeatureMMD",
     "Glossary",
     "ImageDomain",
     "LabelKL",

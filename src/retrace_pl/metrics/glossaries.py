@@ -7,10 +7,11 @@ from typing import Any
 
 from retrace_pl.metrics.glossary import Glossary, Metric
 from retrace_pl.metrics.image_glossary import IMAGES
+from retrace_pl.metrics.text.glossary import TEXTS
 
 __all__ = ["GLOSSARIES", "found_words", "glossary_of", "metric_words"]
 
-GLOSSARIES: dict[str, Glossary] = {glossary.domain: glossary for glossary in (IMAGES,)}
+GLOSSARIES: dict[str, Glossary] = {glossary.domain: glossary for glossary in (IMAGES, TEXTS)}
 """Kind of data -> its words."""
 
 
