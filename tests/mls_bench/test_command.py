@@ -1,6 +1,7 @@
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -212,6 +213,18 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(digits, t
     assert run(digits, tmp_path / "runs", "--method", "scrub", "--json", str(tmp_path / "taken" / "rows.jsonl")) == 2
     assert "--json" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that takes no new files")
+def test_a_folder_without_room_for_a_lock_is_refused_at_once(digits, tmp_path, capsys):
+    assert run(digits, tmp_path / "runs", "--method", "scrub", "--json", "/proc/rows.jsonl") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "retrace: error: --json /proc/rows.jsonl cannot be written and locked; give a file in another folder"
+    ]
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(InputError, match="--json"):
+        add_result(Path("/proc/rows.jsonl"), result())
 
 
 def test_results_survive_line_by_line(tmp_path):

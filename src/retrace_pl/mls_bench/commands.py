@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from retrace_pl.errors import InputError
 from retrace_pl.files import atomic_path, finite
@@ -48,7 +49,7 @@ def mls_bench(arguments: list[str]) -> None:
         found = find_preset(options.preset, find_setting(name).task).changed(limits)
         _check_methods(methods, found, options.own_settings)
     if options.json is not None:
-        _make_folder(options.json)
+        _check_writable(options.json)
         read_results(options.json)
     results = []
     for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
@@ -168,24 +169,40 @@ def add_result(path: Path, result: dict[str, Any]) -> None:
     Args:
         path: The file.
         result: What `Benchmark.run` returned.
+
+    Raises:
+        InputError: The folder cannot be written, or its file system has no locks.
     """
     new = finite(result)
-    _make_folder(path)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    _check_writable(path)
+    with _lock(path):
         kept = [row for row in read_results(path) if any(row[name] != new[name] for name in _IDENTITY)]
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in [*kept, new])
         with atomic_path(path) as temporary:
             temporary.write_text(lines, encoding="utf-8")
 
 
-def _make_folder(path: Path) -> None:
+def _lock(path: Path) -> FileLock:
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _check_writable(path: Path) -> None:
+    """Makes the folder of a file and the lock beside it, or refuses them.
+
+    Where the lock file cannot be made, waiting for the lock would try for ever; so it is made here. What `os.access`
+    says is not enough: it calls file systems such as /proc writable that take no new files.
+    """
+    lock = _lock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).touch()
+        with suppress(Timeout), lock.acquire(timeout=0):  # held by another command: then it can be locked
+            pass
         writable = os.access(path.parent, os.W_OK)
-    except OSError:
+    except (OSError, NotImplementedError):
         writable = False
     if not writable:
-        raise InputError(f"--json {path} cannot be written; give a file in another folder")
+        raise InputError(f"--json {path} cannot be written and locked; give a file in another folder")
 
 
 def _lines(text: str) -> Iterator[Any]:
