@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 
 from _fashion_setting import CLASSES, UNLEARNERS, Setting, build
+from _presets import instantiate
 from retrace_pl.attacks import AttackContext, ReTrace
 from retrace_pl.envs import LatentSettings
 from retrace_pl.metrics import Diversity, FeatureFID, NearestMSE
@@ -46,10 +47,16 @@ def ppo(**settings: Any) -> Callable[[], Searcher]:
     return lambda: SB3Searcher(**settings)
 
 
+def mixture(policies: int, **settings: Any) -> Callable[[], Searcher]:
+    """Several PPO policies that share the budget."""
+    return lambda: MixtureSearcher([SB3Searcher(**settings) for _ in range(policies)])
+
+
 SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
     "random": (RandomSearcher, DEFAULT),
     "cem": (CEMSearcher, DEFAULT),
-    "ppo": (SB3Searcher, FREE),
+    "ppo": (lambda: instantiate("searcher/ppo_mixture"), FREE),
+    "ppo_16_units": (SB3Searcher, FREE),
     "ppo_rollout_512": (
         ppo(num_envs=256, n_steps=2, learning_rate=3e-3, net_arch=(64, 64), log_std_init=-0.5),
         FREE,
@@ -68,8 +75,9 @@ SEARCHERS: dict[str, tuple[Callable[[], Searcher], LatentSettings]] = {
     "ppo_wide_clip": (ppo(clip_range=0.4), FREE),
     "ppo_off_sphere": (SB3Searcher, replace(FREE, projection="none")),
     "ppo_warm_start": (ppo(warm_start=4096), FREE),
-    "ppo_mixture_2": (lambda: MixtureSearcher([SB3Searcher() for _ in range(2)]), FREE),
-    "ppo_mixture_4": (lambda: MixtureSearcher([SB3Searcher() for _ in range(4)]), FREE),
+    "ppo_mixture_3": (mixture(3, num_envs=64, net_arch=(6,)), FREE),
+    "ppo_mixture_4": (mixture(4, num_envs=32, net_arch=(4,)), FREE),
+    "ppo_mixture_2_wide": (mixture(2, net_arch=(16,)), FREE),
 }
 
 
