@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningDataModule
+from torch import nn
 from torch.utils.data import DataLoader
 
 from retrace_pl.data.loading import Batch
@@ -80,6 +81,21 @@ class AuditDataModule(LightningDataModule, ABC):
     @abstractmethod
     def batching(self) -> dict[str, Any]:
         """How records become batches, as plain values: besides the records, what a training depends on."""
+
+    @property
+    def encoding(self) -> dict[str, Any] | None:
+        """How records became inputs, as plain values for a report; None where the settings say it all."""
+        return None
+
+    def check_model(self, model: nn.Module) -> None:
+        """Make sure that a classifier reads, or a generator makes, inputs of this data; to be called on a new model.
+
+        Args:
+            model: A model that was built for `input_size` or `sample_space`.
+
+        Raises:
+            InputError: If it was built for others.
+        """
 
     @abstractmethod
     def loader_of(

@@ -18,7 +18,7 @@ def test_ag_news_tiny(shared_data, monkeypatch):
     monkeypatch.setenv("RETRACE_DATA", str(shared_data))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=AuditDataModule, sub_configs=True)
-    options = ("--data.init_args.tokenizer.init_args.cache", "null")
+    options = ("--data.init_args.tokenizer.init_args.cache", "")
     module = parser.instantiate(parser.parse_args(["--data", str(CONFIG), *options])).data
     assert module.classes == ("World", "Sports", "Business", "Sci/Tech")
     assert module.deleted_classes == (1,)

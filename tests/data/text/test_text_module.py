@@ -291,3 +291,36 @@ def test_a_source_with_a_label_outside_the_classes(text_source):
     source.train = RawTexts(source.train.texts, source.train.labels + 1)
     with pytest.raises(InputError, match="the train partition has label 3, outside the 3 classes"):
         source.open()
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ({"pad_id": 1}, "pad_id: Module has 1, and the tokenizer the trained tokenizer has 0; set it to that"),
+        ({"pad_id": 0, "bos_id": 0}, "bos_id: Module has 0, and"),
+        ({"eos_id": 7}, "eos_id: Module has 7, and .* has 3"),
+        ({"window": 31}, "max_length: 32 is more than the window of 31 tokens of Module"),
+    ],
+)
+def test_a_model_for_another_tokenizer(text_module, says, message):
+    model = torch.nn.Module()
+    module = text_module()
+    module.check_model(model)  # it says nothing of itself
+    for name, value in says.items():
+        setattr(model, name, value)
+    with pytest.raises(InputError, match=message) as caught:
+        module.check_model(model)
+    assert "\n" not in str(caught.value)
+    for name, value in {"pad_id": 0, "bos_id": 2, "eos_id": 3, "window": 32}.items():
+        setattr(model, name, value)
+    module.check_model(model)
+
+
+def test_how_texts_were_encoded(text_module):
+    module = text_module(max_length=12)
+    assert module.encoding == {
+        "tokenizer": "the trained tokenizer",
+        "vocabulary": 300,
+        "max_length": 12,
+        "truncated": module.truncated,
+    }

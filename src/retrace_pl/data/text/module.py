@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from retrace_pl.data.base import AuditDataModule
@@ -130,6 +131,38 @@ class TextUnlearningDataModule(AuditDataModule):
             "bucket_batches": self.bucket_batches,
             "data_seed": self.seed,
         }
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """Tokenizer, its vocabulary, tokens per text, and the share of texts per split that were cut off."""
+        return {
+            "tokenizer": self.tokenizer.name,
+            "vocabulary": self.tokenizer.vocab_size,
+            "max_length": self.max_length,
+            "truncated": self.truncated,
+        }
+
+    def check_model(self, model: nn.Module) -> None:
+        """Make sure that a model has the special tokens of the tokenizer and takes texts of ``max_length``.
+
+        What a model says of itself is compared: ``pad_id``, ``bos_id``, ``eos_id`` and ``window``, where it has them.
+
+        Raises:
+            InputError: If it was built for another tokenizer or for shorter texts.
+        """
+        name = type(model).__name__
+        for token in ("pad_id", "bos_id", "eos_id"):
+            found, wanted = getattr(model, token, None), getattr(self.tokenizer, token)
+            if found is not None and found != wanted:
+                raise InputError(
+                    f"{token}: {name} has {found}, and the tokenizer {self.tokenizer.name} has {wanted}; set it to that"
+                )
+        window = getattr(model, "window", None)
+        if isinstance(window, int) and window < self.max_length:
+            raise InputError(
+                f"max_length: {self.max_length} is more than the window of {window} tokens of {name}; lower it, or"
+                " raise the model's window"
+            )
 
     def loader_of(
         self,

@@ -109,8 +109,8 @@ class TrainedTokenizer(TokenizerSource):
         vocab_size: tokens at most, the 4 special ones and the 256 bytes included; short texts may give fewer.
         lowercase: whether case is dropped before.
         min_frequency: how often a pair must occur in the public texts to become a token.
-        cache: folder where trained tokenizers are kept as JSON; ``~`` and environment variables are expanded. None:
-            it is trained anew each time. A folder that cannot be written is left alone.
+        cache: folder where trained tokenizers are kept as JSON; ``~`` and environment variables are expanded. Empty
+            or None: it is trained anew each time, as it is where the folder cannot be written.
 
     Raises:
         InputError: A number is out of range.
@@ -138,7 +138,7 @@ class TrainedTokenizer(TokenizerSource):
         Raises:
             InputError: The file kept of it cannot be read, or `max_length` leaves no room for text.
         """
-        file = None if self.cache is None else Path(expand(self.cache, "cache")) / f"{self._key(public_texts)}.json"
+        file = None if not self.cache else Path(expand(self.cache, "cache")) / f"{self._key(public_texts)}.json"
         if file is not None and file.is_file():
             return TextTokenizer.from_file(file, max_length)
         found = TextTokenizer.of_trained(self._train(public_texts), max_length, name="the trained tokenizer")
