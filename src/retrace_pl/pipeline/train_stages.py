@@ -34,7 +34,9 @@ def weights_file(name: str) -> str:
 
 def build_classifier(run: AuditRun, settings: ClassifierSettings, seed: int) -> Classifier:
     """A fresh classifier for the audit's data."""
-    return seeded_module(partial(settings.model, run.data.input_size, run.data.num_classes), seed)
+    model = seeded_module(partial(settings.model, run.data.input_size, run.data.num_classes), seed)
+    run.data.check_model(model)
+    return model
 
 
 def load_classifier(run: AuditRun, name: str) -> Classifier:
@@ -48,6 +50,7 @@ def load_classifier(run: AuditRun, name: str) -> Classifier:
 def load_generator(run: AuditRun) -> Generator:
     """The run's trained generator, in eval mode, on the CPU."""
     model = run.config.generator.model(run.data.sample_space)
+    run.data.check_model(model)
     load_weights(model, run.folder.path(weights_file(GENERATOR)))
     return model
 
@@ -77,6 +80,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
     settings = run.config.generator
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.sample_space), seed)
+    run.data.check_model(model)
     task = GeneratorTask(
         model,
         features=load_classifier(run, EVALUATOR),
