@@ -64,6 +64,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "splits": run.data.class_counts(),
         "classes": list(run.data.classes),
         "dropped_copies": run.data.dropped_copies,
+        **({} if run.data.encoding is None else {"encoding": run.data.encoding}),
         "models": {name: {"test_acc": values["test_acc"]} for name, values in quality.items()},
         "unlearning": quality[UNLEARNED],
         "original": quality[ORIGINAL],

@@ -174,6 +174,7 @@ def _settings(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:
     groups = []
     for title, key in (
         ("Setting", "setting"),
+        ("Encoding", "encoding"),
         ("Budget", "budget"),
         ("Seeds", "seeds"),
         ("Versions", "versions"),
