@@ -9,11 +9,13 @@ from retrace_pl.models.dcgan import DCGAN
 from retrace_pl.models.distilbert import DistilBertClassifier
 from retrace_pl.models.ema import ExponentialMovingAverage
 from retrace_pl.models.features import FeatureExtractor
+from retrace_pl.models.gpt2 import GPT2Generator
 from retrace_pl.models.init import initialise
 from retrace_pl.models.mobilenet_v2 import MobileNetV2
 from retrace_pl.models.resnet18 import ResNet18
 from retrace_pl.models.resnet_cifar import ResNet20, ResNetCIFAR
 from retrace_pl.models.small_cnn import SmallCNN
+from retrace_pl.models.text_generator import TextGenerator
 from retrace_pl.models.token_behaviour import TokenBehaviour, TokenClassifier
 from retrace_pl.models.torchvision import TorchvisionClassifier
 from retrace_pl.models.vgg import VGG16BN
@@ -29,6 +31,7 @@ __all__ = [
     "DistilBertClassifier",
     "ExponentialMovingAverage",
     "FeatureExtractor",
+    "GPT2Generator",
     "Generator",
     "ImageClassifier",
     "MobileNetV2",
@@ -36,6 +39,7 @@ __all__ = [
     "ResNet20",
     "ResNetCIFAR",
     "SmallCNN",
+    "TextGenerator",
     "TokenBehaviour",
     "TokenClassifier",
     "TorchvisionClassifier",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,9 @@ class Generator(nn.Module, ABC):
         latent_dim: Dimension d of the latent space.
         output_shape: Shape of one sample, without the batch dimension.
     """
+
+    training_task: ClassVar[str] = "retrace_pl.tasks.GeneratorTask"
+    """Import path of the Lightning task that trains generators of this kind, see `retrace_pl.tasks.generator_task`."""
 
     latent_dim: int
     output_shape: tuple[int, ...]

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.errors import InputError
-from retrace_pl.models.pretrained import load_pretrained, require_sizes
+from retrace_pl.models.pretrained import initial_std, load_pretrained, require_sizes
 from retrace_pl.models.token_behaviour import TokenClassifier
-
-INITIAL_STD = 0.02
-"""Standard deviation of fresh weights, BERT's."""
 
 
 class DistilBertClassifier(TokenClassifier):
@@ -102,7 +99,7 @@ class DistilBertClassifier(TokenClassifier):
         )
         self.head = nn.Linear(self.num_features, num_classes)
         for layer in (self.hidden, self.head) if pretrained else (self,):
-            _draw(layer, None)
+            _draw(layer, initial_std(self.num_features), None)
 
     def embeddings(self, inputs: Tensor) -> Tensor:
         """Map token ids [n, L] to word embeddings [n, L, E], before position embeddings are added.
@@ -132,18 +129,19 @@ class DistilBertClassifier(TokenClassifier):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew as BERT does, pretrained ones too.
 
-        Matrices N(0, 0.02^2), biases 0, layer normalisation 1 and 0, the embedding of the padding 0.
+        Matrices N(0, s^2) with s = 0.02 at width 768 and `initial_std` at others, biases 0, layer normalisation 1 and
+        0, the embedding of the padding 0.
 
         Args:
             generator: Random generator on the model's device; torch's global one when absent.
         """
-        _draw(self, generator)
+        _draw(self, initial_std(self.num_features), generator)
 
 
-def _draw(module: nn.Module, generator: torch.Generator | None) -> None:
+def _draw(module: nn.Module, std: float, generator: torch.Generator | None) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
-            nn.init.normal_(layer.weight, std=INITIAL_STD, generator=generator)
+            nn.init.normal_(layer.weight, std=std, generator=generator)
         elif isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
         if isinstance(layer, nn.Linear | nn.LayerNorm) and layer.bias is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from retrace_pl.errors import InputError
@@ -25,7 +26,8 @@ def load_pretrained(kind: Any, name: str, setting: str = "pretrained", **options
     logging.set_verbosity_error()  # that heads of other tasks are left out is no news
     logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
+        loaded = kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
+        return loaded.train()  # as a fresh model is; transformers hands over models in eval mode
     except (OSError, ValueError, KeyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
@@ -36,6 +38,14 @@ def load_pretrained(kind: Any, name: str, setting: str = "pretrained", **options
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def initial_std(width: int) -> float:
+    """Standard deviation of a transformer's fresh weights: BERT's and GPT-2's 0.02 at width 768, `width^-1/2` in step.
+
+    At a fixed 0.02 a narrow network hardly moves at first, because its layers' outputs are too small.
+    """
+    return 0.02 * math.sqrt(768 / width)
 
 
 def require_sizes(owner: str, width: int, layers: int, heads: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any, Literal
 
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
@@ -17,7 +16,7 @@ from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.searchers import Searcher
-from retrace_pl.tasks import GeneratorTask
+from retrace_pl.tasks.generator_choice import check_task_settings, generator_class
 from retrace_pl.traces import FixedQuantile, Normaliser, TraceWeights
 from retrace_pl.unlearning import UnlearningMethod
 
@@ -73,9 +72,10 @@ class GeneratorSettings:
         model: architecture; called with `data.sample_space`, the shape of one image or (tokens, vocabulary) of texts.
         epochs: passes over the public split.
         batch_size: records a step.
-        optimizer: optimiser of both networks in place of the task's Adam; called with the parameters.
-        scheduler: learning-rate scheduler of both networks, stepped once an epoch; called with each optimiser.
-        task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
+        optimizer: optimiser in place of the task's own, of each network it trains; called with the parameters.
+        scheduler: learning-rate scheduler of each, stepped once an epoch; called with the optimiser.
+        task: further settings of the task that the generator names (`GeneratorTask` of a GAN, `TextGeneratorTask` of
+            texts), such as its learning rates.
 
     Raises:
         InputError: a setting is out of range.
@@ -90,10 +90,9 @@ class GeneratorSettings:
 
     def __post_init__(self) -> None:
         _at_least_one("generator.", self, "epochs", "batch_size")
-        known = set(signature(GeneratorTask).parameters) - {"generator", "features", "seed", "optimizer", "scheduler"}
-        unknown = sorted(set(self.task) - known)
-        if unknown:
-            raise InputError(f"generator.task has no setting {unknown[0]}; it has {', '.join(sorted(known))}")
+        kind = generator_class(self.model)
+        if kind is not None:  # of another callable the class is known, and its settings checked, once it is built
+            check_task_settings(kind, self.task)
 
 
 @dataclass

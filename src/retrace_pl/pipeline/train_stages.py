@@ -16,7 +16,7 @@ from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
 from retrace_pl.pipeline.shared_training import Training, run_trainings
 from retrace_pl.pipeline.training import check_finite, fit
-from retrace_pl.tasks import ClassifierTask, GeneratorTask
+from retrace_pl.tasks import ClassifierTask, generator_task
 from retrace_pl.tasks.unlearning import UnlearningTask
 
 ORIGINAL, EVALUATOR, GENERATOR, UNLEARNED = "original", "evaluator", "generator", "unlearned"
@@ -81,7 +81,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.sample_space), seed)
     run.data.check_model(model)
-    task = GeneratorTask(
+    task = generator_task(
         model,
         features=load_classifier(run, EVALUATOR),
         seed=seed,
@@ -98,9 +98,9 @@ def _train_generator(run: AuditRun, seed: int) -> None:
         run=run.folder,
         settings=run.config.trainer,
         quiet=run.quiet,
-        strategy=_adversarial_strategy(run.config),
+        strategy=_strategy(run.config, unused_parameters=task.unused_parameters),
     )
-    store_model(run, GENERATOR, task.ema_generator())
+    store_model(run, GENERATOR, task.product())
 
 
 def unlearning_training(run: AuditRun, name: str, data: AuditDataModule) -> Training:
@@ -160,11 +160,11 @@ def forget(run: AuditRun, name: str, model: Classifier, data: AuditDataModule, s
     return task.model
 
 
-def _adversarial_strategy(config: AuditConfig) -> str:
-    """Each of the two networks of a GAN is left out of the other's backward pass, which plain DDP refuses."""
+def _strategy(config: AuditConfig, *, unused_parameters: bool) -> str:
+    """Lightning's strategy; plain DDP refuses a backward pass that leaves parameters out."""
     chosen = config.trainer.strategy
     plain = chosen == "ddp" or (chosen == "auto" and uses_several_devices(config))
-    return "ddp_find_unused_parameters_true" if plain else chosen
+    return "ddp_find_unused_parameters_true" if plain and unused_parameters else chosen
 
 
 def classifier_training(

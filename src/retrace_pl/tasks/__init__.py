@@ -6,7 +6,9 @@ from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
 from retrace_pl.tasks.evaluation import EvaluationTask, Reference, Results, evaluate_candidates, reconstruction_floors
 from retrace_pl.tasks.generator import GeneratorTask
+from retrace_pl.tasks.generator_choice import GeneratorTrainingTask, generator_task
 from retrace_pl.tasks.quality import unlearning_quality
+from retrace_pl.tasks.text_generator import TextGeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
 
 __all__ = [
@@ -14,10 +16,13 @@ __all__ = [
     "ClassifierTask",
     "EvaluationTask",
     "GeneratorTask",
+    "GeneratorTrainingTask",
     "Reference",
     "Results",
+    "TextGeneratorTask",
     "UnlearningTask",
     "evaluate_candidates",
+    "generator_task",
     "reconstruction_floors",
     "unlearning_quality",
 ]

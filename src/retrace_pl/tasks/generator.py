@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -23,12 +23,13 @@ from retrace_pl.models import (
     FeatureExtractor,
     Generator,
 )
-from retrace_pl.tasks.base import BaseTask, epoch_seed, seeded
+from retrace_pl.tasks.base import epoch_seed, seeded
+from retrace_pl.tasks.generator_choice import GeneratorTrainingTask
 
 CURVES = ("train/loss_generator", "train/loss_discriminator", "train/real", "train/fake")
 
 
-class GeneratorTask(BaseTask):
+class GeneratorTask(GeneratorTrainingTask):
     """Trains a GAN on `(inputs, labels)` batches, labels unused; the averaged generator is the product.
 
     Both networks are updated once for every batch (manual optimisation, Adam), on differentiably augmented images, so
@@ -60,6 +61,8 @@ class GeneratorTask(BaseTask):
     Raises:
         InputError: A generator without a discriminator, features without `num_features`, or a setting out of range.
     """
+
+    unused_parameters: ClassVar[bool] = True  # each of the two networks is left out of the other's backward pass
 
     def __init__(
         self,
@@ -116,6 +119,10 @@ class GeneratorTask(BaseTask):
     def ema_generator(self) -> Generator:
         """Return the averaged generator, in eval mode and without gradients: what an audit uses."""
         return cast(Generator, self.ema.averaged())
+
+    def product(self) -> Generator:
+        """Return the averaged generator, as `ema_generator`."""
+        return self.ema_generator()
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents [n, d] to samples [n, ...] of the averaged generator."""

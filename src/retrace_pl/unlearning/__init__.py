@@ -16,6 +16,7 @@ from retrace_pl.unlearning.ihl import InvertedHinge
 from retrace_pl.unlearning.l1_sparse import L1Sparse
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
 from retrace_pl.unlearning.noisy_finetune import NoisyFineTune
+from retrace_pl.unlearning.npo import NPO
 from retrace_pl.unlearning.perturbed_distillation import PerturbedDistillation
 from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.registry import METHODS, get_method
@@ -33,6 +34,7 @@ from retrace_pl.unlearning.woodfisher import WoodFisherInfluence
 
 __all__ = [
     "METHODS",
+    "NPO",
     "SCRUB",
     "SSD",
     "UNSIR",

@@ -18,6 +18,7 @@ from retrace_pl.unlearning.ihl import InvertedHinge
 from retrace_pl.unlearning.l1_sparse import L1Sparse
 from retrace_pl.unlearning.negative_gradient import NegativeGradient
 from retrace_pl.unlearning.noisy_finetune import NoisyFineTune
+from retrace_pl.unlearning.npo import NPO
 from retrace_pl.unlearning.perturbed_distillation import PerturbedDistillation
 from retrace_pl.unlearning.random_label import RandomLabel
 from retrace_pl.unlearning.relax_loss import RelaxLoss
@@ -48,6 +49,7 @@ METHODS: dict[str, type[UnlearningMethod]] = {
     "salun": SalUn,
     "unsir": UNSIR,
     "ihl": InvertedHinge,
+    "npo": NPO,
     "ssd": SSD,
     "fisher": FisherForgetting,
     "woodfisher": WoodFisherInfluence,

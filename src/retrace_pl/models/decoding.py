@@ -1,0 +1,84 @@
+"""Greedy decoding whose result depends on the latent alone, not on the batch it is decoded in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from retrace_pl.models.gpt2_body import GPT2Decoder
+
+__all__ = ["CLOSE", "greedy_decode"]
+
+CLOSE = 2e-3
+"""Logits that lie closer than this are compared in double precision; rounding in float32 stays far below it."""
+
+
+@torch.no_grad()
+def greedy_decode(
+    decoder: GPT2Decoder, latents: Tensor, length: int, *, begin: int, end: int, pad: int, banned: Sequence[int] = ()
+) -> Tensor:
+    """The most probable token at every place, until a text ends.
+
+    The order in which a matrix product adds up depends on the size of the batch, so logits differ in their last bits
+    between batches. A text in which the best two tokens were ever closer than `CLOSE` is decoded again in double
+    precision, where that no longer decides anything: the result is that of double precision for every text.
+
+    Args:
+        decoder: The decoder; it runs in eval mode, and its flag is left as it was.
+        latents: [n, d].
+        length: Tokens T per text.
+        begin: First token of every text.
+        end: Last token of every text.
+        pad: What follows it.
+        banned: Tokens that no text holds past its first.
+
+    Returns:
+        [n, T], int64: the first token, at least one token of text, the last token, padding.
+    """
+    training = decoder.training
+    decoder.eval()
+    try:
+        tokens = torch.full((len(latents), length), pad, device=latents.device)
+        tokens[:, 0] = begin
+        doubtful = _decode(decoder, latents, tokens, end, list(banned))
+        if decoder.prefix.weight.dtype != torch.float64 and bool(doubtful.any()):
+            again = tokens[doubtful].fill_(pad)
+            again[:, 0] = begin
+            _decode(copy.deepcopy(decoder).double(), latents[doubtful], again, end, list(banned))
+            tokens[doubtful] = again
+    finally:
+        decoder.train(training)
+    return tokens
+
+
+def _decode(decoder: GPT2Decoder, latents: Tensor, tokens: Tensor, end: int, banned: list[int]) -> Tensor:
+    """Fills in tokens [n, T]; which texts [n] were ever close to a tie."""
+    from transformers import DynamicCache
+
+    count, length = tokens.shape
+    doubtful = torch.zeros(count, dtype=torch.bool, device=tokens.device)
+    running = torch.arange(count, device=tokens.device)
+    cache = DynamicCache(config=decoder.body.config)
+    prefix, shift = decoder.condition(latents)
+    fresh = torch.cat([prefix, decoder.embed(tokens[:, :1]) + shift[:, None]], dim=1)
+    for place in range(1, length - 1):
+        logits = decoder.logits(decoder.states(fresh, cache)[:, -1])
+        logits[:, banned if place > 1 else [*banned, end]] = float("-inf")  # no empty texts
+        best = logits.topk(2, dim=1)
+        chosen = best.indices[:, 0]
+        tokens[running, place] = chosen
+        doubtful[running] |= best.values[:, 0] - best.values[:, 1] < CLOSE
+        going = chosen.ne(end).nonzero()[:, 0]
+        if len(going) == 0:
+            return doubtful
+        if len(going) < len(running):
+            cache.batch_select_indices(going)
+            running, shift, chosen = running[going], shift[going], chosen[going]
+        fresh = decoder.embed(chosen[:, None]) + shift[:, None]
+    tokens[running, length - 1] = end
+    return doubtful

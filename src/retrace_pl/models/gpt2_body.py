@@ -1,0 +1,135 @@
+"""The two halves of a variational auto-encoder of texts, both on the body of GPT-2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retrace_pl.errors import InputError
+from retrace_pl.models.pretrained import initial_std, load_pretrained
+from retrace_pl.models.text_generator import target_mask
+
+__all__ = ["GPT2Decoder", "GPT2Encoder", "build_body"]
+
+
+class GPT2Decoder(nn.Module):
+    """p(x | z): a GPT-2 body that sees z as prefix embeddings and in every token's embedding.
+
+    Args:
+        body: The body, without an output layer: the output matrix is that of the embeddings.
+        latent_dim: Dimension d of z.
+        prefix: Number P of prefix embeddings.
+    """
+
+    def __init__(self, body: Any, latent_dim: int, prefix: int) -> None:
+        super().__init__()
+        self.body = body
+        self.width = int(body.config.n_embd)
+        self.prefix = nn.Linear(latent_dim, prefix * self.width)
+        self.shift = nn.Linear(latent_dim, self.width)
+        for layer in (self.prefix, self.shift):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, latents: Tensor, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Map latents [n, d] and tokens [n, T] to the states [n, T, E] that predict each next token.
+
+        Args:
+            latents: z.
+            tokens: The history.
+            kept: Which of it [n, T] is shown; all of it when absent.
+        """
+        embeddings = self.embed(tokens)
+        if kept is not None:
+            embeddings = embeddings * kept[..., None]
+        prefix, shift = self.condition(latents)
+        return self.states(torch.cat([prefix, embeddings + shift[:, None]], dim=1))[:, prefix.shape[1] :]
+
+    def condition(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Map latents [n, d] to the prefix embeddings [n, P, E] and what is added to every token's embedding [n, E]."""
+        latents = latents.to(self.prefix.weight.dtype)
+        return self.prefix(latents).unflatten(1, (-1, self.width)), self.shift(latents)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Map tokens [n, T] to their embeddings [n, T, E]."""
+        return torch.as_tensor(self.body.wte(tokens))
+
+    def states(self, embeddings: Tensor, cache: Any = None) -> Tensor:
+        """Run the body on embeddings [n, T, E], after what a cache holds; last hidden states [n, T, E]."""
+        result = self.body(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
+        return torch.as_tensor(result.last_hidden_state)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Map states [..., E] to the logits [..., V] of the next token."""
+        return functional.linear(states, self.body.wte.weight)
+
+
+class GPT2Encoder(nn.Module):
+    """q(z | x) = N(mean, diag exp(log-variance)), read off the mean hidden state of a GPT-2 body.
+
+    Args:
+        body: The body.
+        latent_dim: Dimension d of z.
+        end: Id that ends a text.
+    """
+
+    def __init__(self, body: Any, latent_dim: int, end: int) -> None:
+        super().__init__()
+        self.body = body
+        self.end = end
+        self.heads = nn.Linear(int(body.config.n_embd), 2 * latent_dim)
+        nn.init.normal_(self.heads.weight, std=0.02)
+        nn.init.zeros_(self.heads.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map own ids [n, T] to mean and log-variance, each [n, d]."""
+        states = self.body(input_ids=tokens, use_cache=False).last_hidden_state  # causal: what follows a text is unseen
+        inside = target_mask(tokens, self.end)[..., None].to(states.dtype)
+        pooled = (states * inside).sum(1) / inside.sum(1)
+        mean, log_variance = self.heads(pooled).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10.0, 10.0)
+
+
+def build_body(pretrained: str | None, vocabulary: int, positions: int, sizes: dict[str, int], dropout: float) -> Any:
+    """A GPT-2 body without its output layer, from random weights or a checkpoint.
+
+    Args:
+        pretrained: Name or folder of a checkpoint; None for random weights.
+        vocabulary: Number of token ids.
+        positions: Longest sequence, prefix included.
+        sizes: Settings of the configuration without a checkpoint.
+        dropout: Probability of dropout everywhere.
+
+    Raises:
+        InputError: The checkpoint has another vocabulary or too short a window.
+    """
+    from transformers import GPT2Config, GPT2Model
+
+    settings = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout, "attn_implementation": "sdpa"}
+    if pretrained is None:
+        return GPT2Model(
+            GPT2Config(
+                vocab_size=vocabulary,
+                n_positions=positions,
+                bos_token_id=0,
+                eos_token_id=0,
+                initializer_range=initial_std(sizes["n_embd"]),
+                **sizes,
+                **settings,
+            )
+        )
+    body = load_pretrained(GPT2Model, pretrained, **settings)
+    if body.config.vocab_size != vocabulary:
+        raise InputError(
+            f"pretrained: {pretrained} has {body.config.vocab_size} token ids, its tokenizer or the data's "
+            f"{vocabulary}; name the model's own tokenizer in `tokenizer` and the data's in `data_tokenizer`"
+        )
+    if body.config.n_positions < positions:
+        raise InputError(
+            f"texts of {positions} tokens with their prefix are longer than the window of {pretrained}, "
+            f"{body.config.n_positions}: lower the data's max_length or own_length"
+        )
+    return body

@@ -1,0 +1,78 @@
+"""What every generator of texts offers: a decoder with a likelihood, and the encoder it is trained with."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from retrace_pl.errors import InputError
+from retrace_pl.models.base import Generator
+
+__all__ = ["TextGenerator", "target_mask"]
+
+
+class TextGenerator(Generator):
+    """A decoder p(x | z) of texts x with latents z ~ N(0, I), trained as a variational auto-encoder.
+
+    Its samples are token ids [n, L], int64, in the vocabulary of the data, padded on the right. The same latent always
+    gives the same text. Inside it may speak a vocabulary of its own, which `tokens` translates the data's into.
+
+    Attributes:
+        pad_id: Id of the padding in the data's vocabulary.
+        own_end: Id that ends a text in the generator's own vocabulary.
+    """
+
+    training_task: ClassVar[str] = "retrace_pl.tasks.TextGeneratorTask"
+
+    pad_id: int
+    own_end: int
+
+    @abstractmethod
+    def build_encoder(self) -> nn.Module:
+        """Return a new encoder q(z | x): own ids [n, T] to the mean and the log-variance of z, each [n, d]."""
+
+    @abstractmethod
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """Translate ids of the data [n, L] into own ids [n, T]: a first token, the text, `own_end`, then anything."""
+
+    @abstractmethod
+    def losses(self, latents: Tensor, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return -log p(x | z) of every text, [n], in nats, and the number of tokens it is the sum of, [n].
+
+        Args:
+            latents: z [n, d].
+            tokens: Own ids [n, T].
+            kept: Which tokens [n, T] the decoder is shown as its history (word dropout); all of them when absent. They
+                are predicted all the same.
+        """
+
+    def points(self, samples: Tensor) -> Tensor:
+        """Map token ids [n, L] to their counts of tokens, scaled to length 1: [n, number of different tokens]."""
+        known, places = samples.unique(return_inverse=True)
+        counts = torch.zeros(len(samples), len(known), device=samples.device)
+        counts.scatter_add_(1, places, samples.ne(self.pad_id).to(counts.dtype))
+        return counts / counts.norm(dim=1, keepdim=True).clamp_min(1.0)
+
+
+def target_mask(tokens: Tensor, end: int) -> Tensor:
+    """Which tokens [n, T] a decoder predicts: those after the first one, up to the first `end` after it."""
+    ends = tokens[:, 1:].eq(end).int()
+    before = ends.cumsum(1) - ends
+    return torch.cat([torch.zeros_like(tokens[:, :1], dtype=torch.bool), before.eq(0)], dim=1)
+
+
+def check_sample_space(owner: str, space: tuple[int, ...]) -> tuple[int, int]:
+    """Return (longest text in tokens, size of the vocabulary), if that is what the sample space is.
+
+    Raises:
+        InputError: It is that of images.
+    """
+    if len(space) != 2 or space[0] < 4 or space[1] < 5:
+        raise InputError(
+            f"{owner} makes texts and takes the sample space (longest text in tokens, vocabulary), got {tuple(space)}: "
+            "choose a text data set, or a generator of images"
+        )
+    return int(space[0]), int(space[1])
