@@ -94,13 +94,16 @@ def test_deleted_images_and_an_evaluator_give_a_verdict(weights, deleted_file, t
         f"--deleted={deleted_file / 'deleted.npz'}",
         f"--heldout={deleted_file / 'heldout.npz'}",
         "--rivals+=CEMSearcher",
+        "--rivals+=GradientAscentSearcher",
         "--access=black",
         *prior,
     ]
     metrics = run([*arguments, *MODELS, *TINY, f"--output={tmp_path / 'run'}"], capsys)["metrics"]
     assert metrics["verdict"] in ("leak", "no_evidence")
     assert set(metrics["controls"]) == {"prior", "matched_retrain", "null", "identity"}
-    assert set(metrics["rivals"]) == {"cem"}
+    assert set(metrics["rivals"]) == {"cem", "gradient_ascent"}
+    assert metrics["rivals"]["gradient_ascent"]["applicable"] is False
+    assert "needs access=white" in metrics["rivals"]["gradient_ascent"]["reason"]
     assert metrics["setting"]["deleted_classes"] == ["3"]
     assert metrics["setting"]["public_includes_deleted"] is False
     assert metrics["setting"]["signals"] == ["prediction"]

@@ -41,7 +41,8 @@ def evaluate(run: PairRun) -> list[str]:
     for model in run.models.values():
         model.to(device)
     candidates = read_tensors(run.folder.path(CANDIDATES))
-    searches: dict[str, Any] = read_json(run.folder.path(SEARCHES))
+    ran: dict[str, Any] = read_json(run.folder.path(SEARCHES))
+    searches = {label: search for label, search in ran.items() if search.get("applicable", True)}
     truth = Truth.of(run)
     arms = _Arms(run, candidates, searches, truth)
     names = list(dict.fromkeys(str(search["name"]) for search in searches.values()))
@@ -63,7 +64,11 @@ def evaluate(run: PairRun) -> list[str]:
         "calibration": calibration,
         "attack": judged[AUDITED],
         "controls": {name: judged[name] for name in (PRIOR, "matched_retrain", "null", "identity") if name in judged},
-        "rivals": {name.removeprefix("rival."): judged[name] for name in names if name.startswith("rival.")},
+        "rivals": {
+            search["name"].removeprefix("rival."): judged.get(search["name"], search)
+            for search in ran.values()
+            if search["name"].startswith("rival.")
+        },
         "inferences": read_json(run.folder.path(INFERENCE)),
         "significance": significances,
         "gaps": {name: arms.gap(name) for name in names},

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
+from retrace_pl.data.paths import existing_file
 from retrace_pl.errors import InputError
 from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess
 from retrace_pl.external.config import PairSettings
@@ -204,7 +204,9 @@ class PairRun:
         public = images_hash(self.public)
         check = key(identities, asdict(self.images), part("outputs"), public)
         weights = self.settings.generator_weights
-        generator = key(part("generator", "seed"), public, weights and file_hash(_file(weights, "--generator-weights")))
+        generator = key(
+            part("generator", "seed"), public, weights and file_hash(existing_file(weights, "--generator-weights"))
+        )
         search = part("searcher", "attack", "rivals", "latent", "traces", "queries", "repeats", "deletion")
         attack = key(attacked, asdict(self.images), part("outputs"), str(self.access), generator, search)
         judging = [None if images is None else images_hash(images) for images in (self.deleted, self.heldout)]
@@ -284,14 +286,3 @@ def _candidate_size(settings: PairSettings, image_size: int) -> int:
     if settings.generator_size is not None:
         return settings.generator_size
     return image_size if image_size in (8, 16, 32) else 16 if image_size < 16 else 32
-
-
-def _file(name: str, option: str) -> Any:
-    from retrace_pl.data.paths import existing_file
-
-    return existing_file(name, option)
-
-
-def as_inputs(images: ImageSet | None) -> Tensor | None:
-    """The images as float32 [n, C, S, S] in [0, 1], where there are any."""
-    return None if images is None else images.inputs

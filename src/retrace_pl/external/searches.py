@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,21 +15,15 @@ from retrace_pl.attacks import AttackContext, ClassInference, NotApplicable, pri
 from retrace_pl.errors import AccessError
 from retrace_pl.external.generator import load_generator
 from retrace_pl.external.run import NULL, ORIGINAL, REFERENCE, UNLEARNED, PairRun
-from retrace_pl.files import write_json, write_tensors
-from retrace_pl.pipeline.attack_stage import CANDIDATES, CURVES, SCRATCH, SEARCHES
-from retrace_pl.pipeline.cache import Artefact, complete, place_file
+from retrace_pl.files import write_json
+from retrace_pl.pipeline.attack_stage import SCRATCH, searched, write_searches
+from retrace_pl.pipeline.cache import Artefact, complete
 from retrace_pl.pipeline.observers import SEARCH_LOG, Observers
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.scoring import build_scorer, describe_scorer
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR, Search, rival_names
-from retrace_pl.pipeline.search_results import (
-    POLICY_SETTINGS,
-    POLICY_WEIGHTS,
-    SearchResult,
-    SearchResults,
-    reconstruction_tensors,
-)
+from retrace_pl.pipeline.search_results import SearchResult, SearchResults, reconstruction_tensors
 from retrace_pl.pipeline.training import torch_device
 from retrace_pl.report import RichSearchProgress, TensorBoardSearchObserver
 from retrace_pl.searchers import Searcher
@@ -133,27 +128,11 @@ def attack(run: PairRun) -> list[str]:
 def _search(run: PairRun, models: PairModels, search: Search, seed: int) -> SearchResult:
     settings = run.settings.search
     context = models.context(search.second, search.label, seed, search.searcher, settings.queries)
-    found = settings.attack.reconstruct(context)
     scorer = models.scorer(search.second)
-    tensors = reconstruction_tensors(found)
-    if search.name == AUDITED and found.pool is not None:
-        tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}
-    pool = found.scores if found.pool is None else found.pool.scores
-    deltas = scorer.deltas(found.inputs).named().values()
-    record = {
-        "name": search.name,
-        "repeat": search.repeat,
-        "seed": seed,
-        "queries": found.queries,
-        "instance_score": found.instance_score,
-        "score_spread": float(pool.max() - pool.min()),
-        "max_trace": max(float(delta.abs().max()) for delta in deltas),
-        "signals": list(scorer.signals),
-        **disagreement(scorer.pair, found.inputs),
-    }
-    curve = [[float(value) for value in point] for point in found.curve]
-    policy = found.policy if search.name == AUDITED and search.repeat == 0 else None
-    return SearchResult(tensors, record, curve, policy)
+    result = searched(search, settings.attack, context, scorer, run.console)
+    if not result.record.get("applicable", True):
+        return result
+    return replace(result, record={**result.record, **disagreement(scorer.pair, result.tensors["inputs"])})
 
 
 def disagreement(pair: ModelPair, inputs: Tensor) -> dict[str, Any]:
@@ -211,12 +190,4 @@ def _write(run: PairRun, results: SearchResults, labels: list[str], drawn: Mappi
     for label, result in drawn.items():
         tensors |= {f"{label}/{name}": value for name, value in result.tensors.items()}
         records[label] = dict(result.record)
-    for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
-        run.folder.path(name).unlink(missing_ok=True)
-    write_tensors(run.folder.path(CANDIDATES), tensors)
-    write_json(run.folder.path(CURVES), curves)
-    write_json(run.folder.path(SEARCHES), records)
-    policy = results.policy(f"{AUDITED}-0")
-    for name, path in policy.items():
-        place_file(path, run.folder.path(name))
-    return [CANDIDATES, CURVES, SEARCHES, *policy]
+    return write_searches(run.folder, results, tensors, records, curves)

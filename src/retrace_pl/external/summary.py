@@ -35,6 +35,9 @@ def _table(metrics: dict[str, Any]) -> Table:
     table = Table("arm", "gap", *shown, "seen as", title=title, title_justify="left")
     rows = {"attack": metrics["attack"], **metrics["controls"], **metrics["rivals"]}
     for name, row in rows.items():
+        if not row.get("applicable", True):
+            table.add_row(escape(arm_title(name)), "does not apply")
+            continue
         gap = metrics["gaps"].get(name) or metrics["gaps"][f"rival.{name}"]
         figures = [_number(row["distribution"].get(metric)) for metric in shown]
         table.add_row(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from rich.console import Console
 from torch import Tensor
 
-from retrace_pl.attacks import AttackContext, NotApplicable, Reconstruction, prior_only
+from retrace_pl.attacks import Attack, AttackContext, NotApplicable, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
 from retrace_pl.errors import AccessError
 from retrace_pl.files import write_json, write_tensors
@@ -24,7 +25,7 @@ from retrace_pl.pipeline.other_attacks import (
     other_attacks,
     other_jobs,
 )
-from retrace_pl.pipeline.run_folder import seed_for
+from retrace_pl.pipeline.run_folder import RunFolder, seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import CALIBRATION, SearchModels, calibrate_traces
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR, Search, planned_searches
@@ -85,12 +86,31 @@ def _run_search(run: AuditRun, models: SearchModels, search: Search, seed: int) 
     scorer = models.scorer(search.second, search.first)
     shadow = run.config.attack.needs_shadow
     context = models.context(search.second, search.label, seed, search.searcher, shadow=shadow, first=search.first)
+    return searched(search, run.config.attack, context, scorer, run.console)
+
+
+def searched(
+    search: Search, attack: Attack, context: AttackContext, scorer: TraceScorer, console: Console
+) -> SearchResult:
+    """Runs one search of a plan; a rival that does not apply leaves its reason, as another attack does.
+
+    Args:
+        search: the search.
+        attack: how candidates become reconstructions.
+        context: what the attack may see.
+        scorer: the trace score of the search's pair.
+        console: where it is told that a rival does not apply.
+
+    Raises:
+        NotApplicable: the audited attack or a control does not apply.
+        AccessError: the same, for lack of access.
+    """
     try:
-        found = run.config.attack.reconstruct(context)
+        found = attack.reconstruct(context)
     except (NotApplicable, AccessError) as error:
         if not search.name.startswith("rival."):
             raise
-        return inapplicable(run, {"name": search.name, "repeat": search.repeat, "seed": seed}, error)
+        return inapplicable(console, {"name": search.name, "repeat": search.repeat, "seed": context.seed}, error)
     tensors = reconstruction_tensors(found)
     if search.name == AUDITED and found.pool is not None:
         tensors |= {"pool_latents": found.pool.latents, "pool_scores": found.pool.scores}
@@ -131,14 +151,33 @@ def _write(run: AuditRun, results: SearchResults, labels: Sequence[str]) -> list
         name = _curve_name(records[label])
         if name is not None:
             curves[name] = curve
+    return write_searches(run.folder, results, tensors, records, curves)
+
+
+def write_searches(
+    folder: RunFolder,
+    results: SearchResults,
+    tensors: Mapping[str, Tensor],
+    records: Mapping[str, Any],
+    curves: Mapping[str, Any],
+) -> list[str]:
+    """Writes what all searches of a run found, with the policy of the first, and returns the files' names.
+
+    Args:
+        folder: the run folder.
+        results: the settled searches.
+        tensors: candidates and scores as `LABEL/NAME`.
+        records: plain facts about each search by its label.
+        curves: rows (queries, best score, mean of the best) by the name that figures call them.
+    """
     for name in (POLICY_WEIGHTS, POLICY_SETTINGS):  # another searcher may have left one here
-        run.folder.path(name).unlink(missing_ok=True)
-    write_tensors(run.folder.path(CANDIDATES), tensors)
-    write_json(run.folder.path(CURVES), curves)
-    write_json(run.folder.path(SEARCHES), records)
+        folder.path(name).unlink(missing_ok=True)
+    write_tensors(folder.path(CANDIDATES), tensors)
+    write_json(folder.path(CURVES), curves)
+    write_json(folder.path(SEARCHES), records)
     policy = results.policy(f"{AUDITED}-0")
     for name, path in policy.items():
-        place_file(path, run.folder.path(name))
+        place_file(path, folder.path(name))
     return [CANDIDATES, CURVES, SEARCHES, *policy]
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from retrace_pl.attacks import Attack, AttackContext, InferenceAttack, NotApplicable, Reconstruction
@@ -156,7 +157,7 @@ def _run(run: AuditRun, models: SearchModels, other: OtherAttack, seed: int) -> 
             result = _infer(other.label, other.attack, context)
         asked = pair.asked()
     except (NotApplicable, AccessError) as error:
-        return inapplicable(run, record, error)
+        return inapplicable(run.console, record, error)
     run.console.print(f"{other.label}: {result.record['queries']:,} queries", markup=False, highlight=False)
     tensors = dict(result.tensors)
     if other.kind == BASELINE:
@@ -165,10 +166,10 @@ def _run(run: AuditRun, models: SearchModels, other: OtherAttack, seed: int) -> 
     return SearchResult(tensors, {**record, **result.record, "asked": asked}, result.curve)
 
 
-def inapplicable(run: AuditRun, record: Mapping[str, Any], error: Exception) -> SearchResult:
+def inapplicable(console: Console, record: Mapping[str, Any], error: Exception) -> SearchResult:
     """What an attack leaves behind that has nothing to work on: its reason, which the terminal shows as well."""
     reason = " ".join(str(error).split())
-    run.console.print(f"{record['name']} does not apply: {reason}", markup=False, highlight=False)
+    console.print(f"{record['name']} does not apply: {reason}", markup=False, highlight=False)
     return SearchResult({}, {**record, "queries": 0, "applicable": False, "reason": reason})
 
 
