@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +67,7 @@ class DistilBertClassifier(TokenClassifier):
             if not 0 <= value < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {value}")
         require_sizes("DistilBertClassifier", width, layers, heads)
-        settings = {
+        settings: dict[str, Any] = {
             "dropout": dropout,
             "attention_dropout": dropout,
             "attn_implementation": "sdpa" if fused_attention else "eager",

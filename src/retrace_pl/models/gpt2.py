@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,7 +100,12 @@ class GPT2Generator(TextGenerator):
             if known != vocabulary:
                 raise InputError(f"data_tokenizer: {data_tokenizer} has {known} ids and the data {vocabulary}")
         sizes = {"n_embd": width, "n_layer": layers, "n_head": heads}
-        self._body = {"pretrained": pretrained, "vocabulary": own_vocabulary, "sizes": sizes, "dropout": dropout}
+        self._body: dict[str, Any] = {
+            "pretrained": pretrained,
+            "vocabulary": own_vocabulary,
+            "sizes": sizes,
+            "dropout": dropout,
+        }
         self.decoder = GPT2Decoder(build_body(positions=prefix + self.own_length, **self._body), latent_dim, prefix)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class GPT2Encoder(nn.Module):
         return mean, log_variance.clamp(-10.0, 10.0)
 
 
-def build_body(pretrained: str | None, vocabulary: int, positions: int, sizes: dict[str, int], dropout: float) -> Any:
+def build_body(pretrained: str | None, vocabulary: int, positions: int, sizes: dict[str, Any], dropout: float) -> Any:
     """A GPT-2 body without its output layer, from random weights or a checkpoint.
 
     Args:
@@ -108,7 +108,12 @@ def build_body(pretrained: str | None, vocabulary: int, positions: int, sizes: d
     """
     from transformers import GPT2Config, GPT2Model
 
-    settings = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout, "attn_implementation": "sdpa"}
+    settings: dict[str, Any] = {
+        "resid_pdrop": dropout,
+        "embd_pdrop": dropout,
+        "attn_pdrop": dropout,
+        "attn_implementation": "sdpa",
+    }
     if pretrained is None:
         return GPT2Model(
             GPT2Config(

@@ -23,8 +23,8 @@ def load_pretrained(kind: Any, name: str, setting: str = "pretrained", **options
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # that heads of other tasks are left out is no news
-    logging.disable_progress_bar()
+    logging.set_verbosity(40)  # logging.ERROR: that heads of other tasks are left out is no news
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded = kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
         return loaded.train()  # as a fresh model is; transformers hands over models in eval mode
@@ -37,7 +37,7 @@ def load_pretrained(kind: Any, name: str, setting: str = "pretrained", **options
     finally:
         logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def initial_std(width: int) -> float:

@@ -51,10 +51,10 @@ class TextGenerator(Generator):
 
     def points(self, samples: Tensor) -> Tensor:
         """Map token ids [n, L] to their counts of tokens, scaled to length 1: [n, number of different tokens]."""
-        known, places = samples.unique(return_inverse=True)
+        known, places = torch.unique(samples, return_inverse=True)
         counts = torch.zeros(len(samples), len(known), device=samples.device)
         counts.scatter_add_(1, places, samples.ne(self.pad_id).to(counts.dtype))
-        return counts / counts.norm(dim=1, keepdim=True).clamp_min(1.0)
+        return torch.as_tensor(counts / counts.norm(dim=1, keepdim=True).clamp_min(1.0))
 
 
 def target_mask(tokens: Tensor, end: int) -> Tensor:

@@ -131,7 +131,8 @@ class TokenBehaviour(LogitsBehaviour):
         widths = ((lengths + self.bucket - 1) // self.bucket * self.bucket).clamp_max(inputs.shape[1])
         order = widths.argsort(stable=True)
         parts, start = [], 0
-        for width, count in zip(*(column.tolist() for column in widths.unique(return_counts=True)), strict=True):
+        found, counts = torch.unique(widths, return_counts=True)
+        for width, count in zip(found.tolist(), counts.tolist(), strict=True):
             rows = order[start : start + count]
             start += count
             ids = inputs[rows, :width]

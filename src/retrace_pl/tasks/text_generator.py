@@ -115,7 +115,9 @@ class TextGeneratorTask(GeneratorTrainingTask):
         self._noise = torch.Generator().manual_seed(seed)
         self._totals = torch.zeros(5)
         # a tuple keeps it out of the state_dict
-        self._classifier = () if features is None else (copy.deepcopy(features).eval().requires_grad_(False),)
+        self._classifier: tuple[nn.Module, ...] = (
+            () if features is None else (copy.deepcopy(features).eval().requires_grad_(False),)
+        )
 
     def product(self) -> Generator:
         """Return the trained generator, in eval mode and without gradients."""
@@ -229,7 +231,7 @@ class TextGeneratorTask(GeneratorTrainingTask):
     def _number_of_classes(self) -> Tensor:
         classifier = self._classifier[0].to(self.device)
         shares = torch.softmax(classifier(self._samples(max(64, self.num_samples))).float(), dim=1).mean(0)
-        return torch.special.entr(shares).sum().exp()
+        return torch.as_tensor(torch.special.entr(shares).sum().exp())
 
     @torch.no_grad()
     def _log_samples(self) -> None:
