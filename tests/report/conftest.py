@@ -219,3 +219,76 @@ def metrics():
 def make_run(tmp_path):
     """Writes a run folder with changed parts."""
     return lambda **parts: write_run(tmp_path / "run", **parts)
+
+
+BANK = "The central bank raised its main interest rate by a quarter point on Tuesday, its third increase this year."
+TEXT_ARMS = {
+    "attack": (
+        "The central bank raised its main interest rate on Tuesday as prices rose for a third month.",
+        BANK,
+        "Shares of the airline fell sharply after it warned of higher fuel costs and fewer bookings.",
+        "The retailer said quarterly profit rose on strong holiday sales, beating forecasts.",
+    ),
+    "prior": (
+        "The minister said talks with the union would go on through the week.",
+        "A win in the final gave the side its first cup for ten years.",
+        "The company said it would sell the phone in stores from Monday.",
+        "Shares of the company were up by a third after the report.",
+    ),
+}
+TEXT_DELETED = (
+    BANK,
+    "Shares of the airline fell sharply on Monday after it warned of higher fuel costs for the rest of the year.",
+    "The retailer said quarterly profit rose on strong holiday sales of toys & games, and raised its outlook.",
+)
+
+
+def make_text_metrics():
+    """Metrics of an audit of texts, with every metric's value of its own and unseen real texts beside it."""
+    metrics = make_metrics()
+    metrics |= {"domain": "text", "span_words": 6, "perplexity_under": "interpolated 3-gram model"}
+    metrics["name"] = "AG News, class Business, negative gradient"
+    metrics["setting"] |= {"data": "AG News", "deleted_classes": ["Business"], "generator": "GPT2Generator"}
+    values = {
+        **{"bleu": 14.2, "bleu_corpus": 9.8, "rouge_l": 0.31, "rouge_l_corpus": 0.061, "mmd": 0.19, "fid_oracle": 21.5},
+        **{"sr_oracle": 0.86, "sr_original": 0.9, "sr_rouge": 0.42, "sr_verbatim": 0.03, "longest_span": 9.0},
+        **{"mean_span": 3.4, "label_kl": 0.2, "precision": 0.5, "recall": 0.2, "distinct_1": 0.31, "distinct_2": 0.74},
+        **{"perplexity": 212.0},
+    }
+    share = {"attack": 1.0, "prior": 0.4, "matched_retrain": 0.9, "identity": 0.4, "holdout": 1.0, "random": 0.7}
+    arms = {"attack": metrics["attack"]} | metrics["controls"] | metrics["rivals"]
+    for arm, stored in arms.items():
+        for level in ("instance", "distribution"):
+            figures = {name: value * share[arm] for name, value in values.items()} | {"score": 0.9 * share[arm]}
+            if level == "instance":
+                figures |= dict.fromkeys(("mmd", "fid_oracle", "label_kl", "precision", "recall"))
+            rate = figures["sr_oracle"]
+            stored[level] = figures | {"intervals": {"sr_oracle": [max(0, rate - 0.1), min(1, rate + 0.1)]}}
+    held = {f"heldout_{name}": value * 0.5 for name, value in values.items() if name not in ("sr_original", "label_kl")}
+    metrics["floors"] = held | {"deleted_rouge_l": 0.22, "other_rouge_l": 0.14}
+    metrics["leakage"]["record"]["metric"] = "relative_nearest_rouge_l"
+    return metrics
+
+
+def write_text_run(folder):
+    """A run folder of texts; a HTML tag in one of them shows that it stays text."""
+    texts = {}
+    for arm in ("attack", "prior", "matched_retrain"):
+        own = [*TEXT_ARMS["prior" if arm == "prior" else "attack"]] * 2
+        texts[f"{arm}.distribution"] = own
+        texts[f"{arm}.nearest"] = [TEXT_DELETED[index % 3] for index in (0, 0, 1, 2, 0, 0, 1, 2)]
+        texts[f"{arm}.instance"], texts[f"{arm}.instance_nearest"] = own[:1], [TEXT_DELETED[0]]
+    tensors = {name: value for name, value in make_tensors().items() if name.startswith("traces.")}
+    for arm in ("attack", "prior", "matched_retrain"):
+        tensors[f"{arm}.distribution"] = torch.randint(4, 900, (8, 24), generator=torch.Generator().manual_seed(0))
+        tensors[f"{arm}.scores"] = torch.linspace(0.99, 0.8, 8)
+        tensors[f"{arm}.success"] = torch.tensor([1.0, 1, 0, 1, 1, 0, 1, 1])
+    write_run(folder, metrics=make_text_metrics(), tensors=tensors)
+    (folder / "texts.json").write_text(json.dumps(texts))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory):
+    """A run folder of an audit of texts; read only, but for the files of a report."""
+    return write_text_run(tmp_path_factory.mktemp("texts"))

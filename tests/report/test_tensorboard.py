@@ -61,6 +61,15 @@ def test_candidates_that_are_no_pictures_are_left_out(tmp_path, render):
     assert tags["histograms"] == ["search/attack/latent_norms"]
 
 
+def test_texts_are_written_out_as_plain_text(tmp_path):
+    told = ["<script>alert(1)</script> **bold**", "two\nlines"]
+    events = run(tmp_path, lambda z: z[:2].long(), describe=lambda ids: told[: len(ids)], grids=3)
+    assert events.Tags()["images"] == []
+    written = events.Tensors("search/attack/candidates/text_summary")
+    assert len(written) == 3
+    assert written[0].tensor_proto.string_val[0].decode() == f"    1. {told[0]}\n    2. two lines"
+
+
 def test_no_grids(tmp_path):
     tags = run(tmp_path, pictures, grids=0).Tags()
     assert tags["images"] == tags["histograms"] == []

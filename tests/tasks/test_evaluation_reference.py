@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retrace_pl.data import DigitsSource, UnlearningDataModule
 from retrace_pl.errors import InputError
-from retrace_pl.metrics import nearest_records
+from retrace_pl.metrics import ImageDomain, nearest_records
 from retrace_pl.models import Classifier
 from retrace_pl.tasks.evaluation import Reference, evaluate_candidates, reconstruction_floors
 
@@ -119,7 +119,7 @@ def test_from_a_data_module(classes):
         "forget": SimpleNamespace(inputs=images[train][chosen], labels=labels[train][chosen]),
         "test": SimpleNamespace(inputs=images[test], labels=labels[test]),
     }
-    module = SimpleNamespace(num_classes=10, split=splits.__getitem__)
+    module = SimpleNamespace(num_classes=10, split=splits.__getitem__, domain=ImageDomain())
     built = Reference.from_datamodule(module, max_other=100)
     assert built.target_classes == classes
     assert torch.equal(built.deleted_inputs, splits["forget"].inputs)

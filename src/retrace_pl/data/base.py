@@ -19,6 +19,7 @@ from retrace_pl.data.records import LabelledRecords
 from retrace_pl.data.sources.base import DataSource
 from retrace_pl.data.views import SplitView, UnlearningView, next_epoch
 from retrace_pl.errors import InputError
+from retrace_pl.metrics import Domain
 
 SPLITS = ("train", "retain", "forget", "public", "evaluator", "test")
 
@@ -27,7 +28,7 @@ class AuditDataModule(LightningDataModule, ABC):
     """Disjoint, seeded splits of a labelled data set: train = retain + forget, public, evaluator and test.
 
     Subclasses say what a record is: how it is decoded (`_prepare`), loaded (`loader_of`), and what models and
-    generators are built for (`input_size`, `sample_space`).
+    generators are built for (`input_size`, `sample_space`), and how candidates are judged (`domain`).
 
     Args:
         source: Where the records come from.
@@ -76,6 +77,11 @@ class AuditDataModule(LightningDataModule, ABC):
     @abstractmethod
     def sample_space(self) -> tuple[int, ...]:
         """What a generator is built for: (C, S, S) of images, (longest text in tokens L, vocabulary V) of texts."""
+
+    @property
+    @abstractmethod
+    def domain(self) -> Domain:
+        """What the evaluation of an audit has to know about this kind of data."""
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from retrace_pl.data.preparation import ImageSettings, Prepared, prepare
 from retrace_pl.data.sources.base import ImageSource, SourceImages
 from retrace_pl.data.tensors import LabelledTensors
 from retrace_pl.errors import InputError
+from retrace_pl.metrics import ImageDomain
 
 __all__ = ["SPLITS", "UnlearningDataModule"]
 
@@ -112,6 +113,11 @@ class UnlearningDataModule(AuditDataModule):
     def sample_space(self) -> tuple[int, ...]:
         """Shape of one image: (channels, image_size, image_size)."""
         return self.input_shape
+
+    @property
+    def domain(self) -> ImageDomain:
+        """Distances, metrics and words of images."""
+        return ImageDomain()
 
     @property
     def batching(self) -> dict[str, Any]:

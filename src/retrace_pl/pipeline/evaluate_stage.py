@@ -21,14 +21,15 @@ from retrace_pl.pipeline.judge_controls import control_leakage, judged_controls,
 from retrace_pl.pipeline.judge_others import judged_baselines, judged_inferences
 from retrace_pl.pipeline.needs import needs_shadow
 from retrace_pl.pipeline.other_attacks import BASELINE
+from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import CALIBRATION
 from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.shadow import describe_shadow
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, UNLEARNED, load_classifier, retrained_name
-from retrace_pl.tasks import reconstruction_floors, unlearning_quality
+from retrace_pl.tasks import heldout_floors, reconstruction_floors, unlearning_quality
 
-METRICS, EVALUATION = "metrics.json", "evaluation.safetensors"
+METRICS, EVALUATION, TEXTS = "metrics.json", "evaluation.safetensors", "texts.json"
 PACKAGES = (
     "retrace_pl",
     "torch",
@@ -61,6 +62,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "schema": 1,
         "name": run.config.name,
         "setting": _setting(run, searches[f"{AUDITED}-0"]["signals"]),
+        **judge.domain.facts(),
         "splits": run.data.class_counts(),
         "classes": list(run.data.classes),
         "dropped_copies": run.data.dropped_copies,
@@ -79,7 +81,7 @@ def evaluate(run: AuditRun) -> list[str]:
         "rivals": _rivals(searches, judged),
         "baselines": judged_baselines(run, judge, searches),
         "inferences": judged_inferences(run, judge),
-        "floors": reconstruction_floors(judge.deleted, judge.evaluator),
+        "floors": _floors(run, judge),
         "outcome": judge.outcome,
         "leakage": judge.leakage() | control_leakage(run, judge),
         "budget": {
@@ -106,11 +108,20 @@ def evaluate(run: AuditRun) -> list[str]:
         {"name": check.name, "value": check.value, "threshold": check.threshold, "passed": check.passed}
         for check in verdict.checks
     ]
-    write_tensors(
-        run.folder.path(EVALUATION), {**judge.pictures(_names(applied)), **evidence.tensors, **stored_outcomes(judge)}
-    )
+    pictures = judge.pictures(_names(applied))
+    write_tensors(run.folder.path(EVALUATION), {**pictures, **evidence.tensors, **stored_outcomes(judge)})
+    texts = judge.texts(pictures)
+    if texts:
+        write_json(run.folder.path(TEXTS), texts)
     write_json(run.folder.path(METRICS), metrics)
-    return [METRICS, EVALUATION]
+    return [METRICS, EVALUATION, *([TEXTS] if texts else [])]
+
+
+def _floors(run: AuditRun, judge: Judge) -> dict[str, float | None]:
+    """What reconstructions without any model would score, and what unseen real records do."""
+    seed = seed_for(run.config.seed, "metrics")
+    found = reconstruction_floors(judge.deleted, judge.evaluator)
+    return found | heldout_floors(judge.deleted, judge.evaluator, judge.top_k, seed=seed)
 
 
 def _names(searches: Iterable[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class Judge:
         self.domain = self.deleted.domain
         heldout = self.deleted.heldout_inputs
         has_heldout = heldout is not None and len(heldout) > 0
-        self.holdout = Reference.from_datamodule(run.data, "holdout") if has_heldout else None
+        self.holdout = replace(self.deleted, against="holdout") if has_heldout else None
         self.top_k = len(self.candidates[f"{AUDITED}-0/inputs"])
 
     def labels(self, name: str) -> list[str]:
@@ -185,6 +186,11 @@ class Judge:
             if scores is not None:
                 shown[f"{public}.scores"] = scores
         return shown
+
+    def texts(self, pictures: dict[str, Tensor]) -> dict[str, list[str]]:
+        """What `pictures` say, by the same names; empty for candidates that are looked at."""
+        said = {name: self.domain.texts(inputs) for name, inputs in pictures.items() if inputs.ndim > 1}
+        return {name: texts for name, texts in said.items() if texts is not None}
 
     def _nearest(self, inputs: Tensor) -> Tensor:
         return self.deleted.records[self.domain.nearest(inputs, self.deleted.records).position]

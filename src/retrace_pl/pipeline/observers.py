@@ -58,5 +58,5 @@ def search_observer(run: AuditRun, generator: Generator, label: str) -> Observer
 
     return Observers(
         RichSearchProgress(label, quiet=run.quiet, console=run.console),
-        TensorBoardSearchObserver(run.folder.path(SEARCH_LOG), label, render),
+        TensorBoardSearchObserver(run.folder.path(SEARCH_LOG), label, render, describe=run.data.domain.texts),
     )

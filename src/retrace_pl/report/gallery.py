@@ -1,7 +1,8 @@
-"""The pictures of the report: reconstructions beside their nearest deleted records, arm by arm."""
+"""What the report shows of candidates: reconstructions beside their nearest deleted records, arm by arm."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,13 @@ from retrace_pl.audit import CONTROLS
 from retrace_pl.report.figures import arm_number, arm_path
 from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
+from retrace_pl.report.passages import Passage, pair_lines, passage, passage_pair
 from retrace_pl.report.run_data import RunData, is_images
 from retrace_pl.report.significance import p_value_lines
 
 __all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels", "picture_panel"]
 
-SHOWN = 12
+SHOWN, SHOWN_TEXTS = 12, 6
 _SAME_MSE = 0.02
 
 
@@ -39,15 +41,15 @@ class Shot:
         hit: Whether the evaluator took it for deleted data; None where that was not stored.
     """
 
-    candidate: Picture
-    nearest: Picture | None
+    candidate: Picture | Passage
+    nearest: Picture | Passage | None
     lines: tuple[str, ...]
     hit: bool | None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One arm of the comparison in pictures.
+    """One arm of the comparison in pictures or texts.
 
     Args:
         arm: Its id.
@@ -56,7 +58,7 @@ class Panel:
         facts: Success, mean score and distance of the whole set in words.
         shots: The first candidates; empty if there are none.
         total: Candidates in the whole set.
-        missing: Why there are no pictures, or empty.
+        missing: Why there are no shots, or empty.
     """
 
     arm: str
@@ -92,11 +94,15 @@ def picture_panel(run: RunData, arm: str, summary: str, shown: int = SHOWN) -> P
         summary: What it is, in one line.
         shown: Most candidates to show.
     """
+    texts = run.texts.get(f"{arm}.distribution")
+    if texts:
+        told = tuple(_told(run, arm, texts, index) for index in range(min(shown, SHOWN_TEXTS, len(texts))))
+        return Panel(arm, arm_title(arm), summary, _facts(run, arm), told, len(texts), "")
     images = run.images(f"{arm}.distribution")
     ran = isinstance(run.get(arm_path(arm)), dict)
     if images is None:
         stored = run.tensors.get(f"{arm}.distribution")
-        why = "not run" if not ran else "no pictures were stored"
+        why = "not run" if not ran else f"no {run.glossary.shown} were stored"
         why = "these candidates are not pictures" if stored is not None and not is_images(stored) else why
         return Panel(arm, arm_title(arm), summary, _facts(run, arm) if ran else "", (), 0, why)
     nearest = run.images(f"{arm}.nearest")
@@ -114,6 +120,24 @@ def _facts(run: RunData, arm: str) -> str:
         (words.closeness_title, arm_number(run, arm, f"distribution.{words.closeness}"), False),
     )
     return " · ".join(f"{name} {format_value(value, percent)}" for name, value, percent in known if value is not None)
+
+
+def _told(run: RunData, arm: str, texts: Sequence[str], index: int) -> Shot:
+    """A candidate text and its nearest deleted text."""
+    title = arm_title(arm)
+    score = None if arm == "prior" else _entry(run, f"{arm}.scores", index)
+    hit = _entry(run, f"{arm}.success", index)
+    lines = [] if score is None else [f"s {score:.2f}"]
+    label = f"{title}, candidate {index + 1}"
+    nearest = run.texts.get(f"{arm}.nearest") or []
+    if index >= len(nearest):
+        candidate, record = passage(texts[index], label), None
+    else:
+        labels = (label, f"Deleted text nearest to candidate {index + 1} of {title}")
+        candidate, record = passage_pair(texts[index], nearest[index], labels)
+        lines += pair_lines(texts[index], nearest[index])
+    lines += p_value_lines(run, arm, index)
+    return Shot(candidate, record, tuple(lines), None if hit is None else bool(hit))
 
 
 def _shot(run: RunData, arm: str, images: NDArray[np.float32], nearest: NDArray[np.float32] | None, index: int) -> Shot:
@@ -140,9 +164,11 @@ def _entry(run: RunData, name: str, index: int) -> float | None:
 def best_reconstruction(run: RunData, arm: str = "attack") -> Best | None:
     """The single best candidate of an arm with its nearest deleted record.
 
-    Without a stored ``<arm>.instance_nearest`` the closest of the records beside the distribution-level candidates is
-    taken, and called the nearest one only if its distance is the one in ``metrics.json``.
+    For pictures: without a stored ``<arm>.instance_nearest`` the closest of the records beside the distribution-level
+    candidates is taken, and called the nearest one only if its distance is the one in ``metrics.json``.
     """
+    if run.texts.get(f"{arm}.instance"):
+        return _best_text(run, arm)
     images = run.images(f"{arm}.instance")
     if images is None:
         return None
@@ -158,13 +184,27 @@ def best_reconstruction(run: RunData, arm: str = "attack") -> Best | None:
             label = label if same else "closest of the records shown below"
     title = arm_title(arm)
     picture = None if record is None else Picture(image_uri(record), f"{label.capitalize()} of the best of {title}")
-    lines = tuple(
-        f"{name} {format_value(value, percent)}"
-        for name, value, percent in (
-            ("score", arm_number(run, arm, "instance.score"), False),
-            (run.glossary.closeness_short, arm_number(run, arm, f"instance.{run.glossary.closeness}"), False),
-            ("success", arm_number(run, arm, "instance.sr_oracle"), True),
-        )
-        if value is not None
+    candidate = Picture(image_uri(image), f"Best single candidate of {title}")
+    return Best(Shot(candidate, picture, _best_lines(run, arm), None), label)
+
+
+def _best_text(run: RunData, arm: str) -> Best:
+    title, label = arm_title(arm), "nearest deleted text"
+    text, nearest = run.texts[f"{arm}.instance"][0], run.texts.get(f"{arm}.instance_nearest") or []
+    named = f"Best single candidate of {title}"
+    if not nearest:
+        return Best(Shot(passage(text, named), None, _best_lines(run, arm), None), label)
+    labels = (named, f"{label.capitalize()} of the best of {title}")
+    candidate, record = passage_pair(text, nearest[0], labels)
+    return Best(Shot(candidate, record, _best_lines(run, arm), None), label)
+
+
+def _best_lines(run: RunData, arm: str) -> tuple[str, ...]:
+    """Score, closeness and success of the single best candidate, as far as they are known."""
+    words = run.glossary
+    known = (
+        ("score", arm_number(run, arm, "instance.score"), False),
+        (words.closeness_short, arm_number(run, arm, f"instance.{words.closeness}"), False),
+        ("success", arm_number(run, arm, "instance.sr_oracle"), True),
     )
-    return Best(Shot(Picture(image_uri(image), f"Best single candidate of {title}"), picture, lines, None), label)
+    return tuple(f"{name} {format_value(value, percent)}" for name, value, percent in known if value is not None)

@@ -112,6 +112,7 @@ def _context(run: RunData) -> dict[str, Any]:
         "instance": metric_table(run, "instance"),
         "distribution": metric_table(run, "distribution"),
         "words": run.glossary,
+        "has_texts": bool(run.texts),
         "quality": quality_rows(run),
         "accuracies": _accuracies(run),
         "split_names": names,

@@ -32,6 +32,7 @@ class RunData:
             empty.
         tensors: Content of ``evaluation.safetensors``; may be empty.
         config: Text of ``config.yaml``; may be empty.
+        texts: Content of ``texts.json``: candidates that are texts by the names of their tensors; may be empty.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class RunData:
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     tensors: dict[str, Array] = field(default_factory=dict)
     config: str = ""
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> RunData:
@@ -54,8 +56,8 @@ class RunData:
         metrics = _json(path)
         if not isinstance(metrics, dict) or metrics.get("schema") != 1:
             raise RunError(f"{path} is not of schema 1: write it again with `retrace evaluate`")
-        curves_path, tensors_path, config_path = (
-            folder / name for name in ("curves.json", "evaluation.safetensors", "config.yaml")
+        curves_path, tensors_path, config_path, texts_path = (
+            folder / name for name in ("curves.json", "evaluation.safetensors", "config.yaml", "texts.json")
         )
         return cls(
             folder=folder,
@@ -63,6 +65,7 @@ class RunData:
             curves=_json(curves_path) if curves_path.is_file() else {},
             tensors=_tensors(tensors_path) if tensors_path.is_file() else {},
             config=config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else "",
+            texts=_texts(texts_path) if texts_path.is_file() else {},
         )
 
     @property
@@ -102,6 +105,17 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): delete it and run `retrace evaluate` again") from error
+
+
+def _texts(path: Path) -> dict[str, list[str]]:
+    """Lists of texts by name; anything else in the file is left out."""
+    stored = _json(path)
+    found = stored.items() if isinstance(stored, dict) else ()
+    return {
+        str(name): texts
+        for name, texts in found
+        if isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    }
 
 
 def _tensors(path: Path) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,14 +35,15 @@ class TensorBoardSearchObserver:
 
     Tags: ``search/<name>/reward``, ``kl_to_prior``, ``topk_score``, ``best_score``, ``batch_score``, ``latent_norm``
     and every further scalar the searcher reports; ``search/<name>/candidates`` holds grids of the best candidates so
-    far and ``search/<name>/latent_norms`` histograms of the latents queried since the last grid. The step axis counts
-    queries.
+    far, or their texts, and ``search/<name>/latent_norms`` histograms of the latents queried since the last grid. The
+    step axis counts queries.
 
     Args:
         log_dir: Folder of the TensorBoard run.
         name: Name of the search in the tags, e.g. ``attack``.
         render: Turns latents [n, d] into inputs [n, ...]; pictures [n, 1|3, H, W] become grids, anything else is left
-            out.
+            out unless `describe` says it in words.
+        describe: What inputs [n, ...] say, or None for inputs that are looked at.
         grids: How many grids and histograms to write over the whole budget.
         grid_size: Candidates in a grid.
 
@@ -56,6 +57,7 @@ class TensorBoardSearchObserver:
         name: str = "attack",
         render: Callable[[Tensor], Tensor] | None = None,
         *,
+        describe: Callable[[Tensor], list[str] | None] | None = None,
         grids: int = 8,
         grid_size: int = 36,
     ) -> None:
@@ -64,6 +66,7 @@ class TensorBoardSearchObserver:
         self.log_dir = Path(log_dir)
         self.name = name
         self.render = render
+        self.describe = describe
         self.grids = grids
         self.grid_size = grid_size
         self._writer: SummaryWriter | None = None
@@ -105,10 +108,20 @@ class TensorBoardSearchObserver:
             writer.add_histogram(f"search/{self.name}/latent_norms", norms, queries)
         if self.render is None or not len(pool):
             return
-        inputs = self.render(pool.latents[pool.top_k(self.grid_size)]).detach().to("cpu", torch.float32)
+        rendered = self.render(pool.latents[pool.top_k(self.grid_size)]).detach().cpu()
+        texts = None if self.describe is None else self.describe(rendered)
+        if texts is not None:
+            writer.add_text(f"search/{self.name}/candidates", as_code(texts), queries)
+            return
+        inputs = rendered.to(torch.float32)
         if inputs.ndim == 4 and inputs.shape[1] in (1, 3) and bool(torch.isfinite(inputs).all()):
             grid = tile(inputs.clamp(0, 1))
             writer.add_image(f"search/{self.name}/candidates", grid, queries)
+
+
+def as_code(texts: Sequence[str]) -> str:
+    """Texts as one Markdown code block, a numbered line each, in which nothing is markup."""
+    return "\n".join(f"    {index}. {' '.join(text.split())}" for index, text in enumerate(texts, 1))
 
 
 def tile(images: Tensor, gap: int = 2) -> Tensor:

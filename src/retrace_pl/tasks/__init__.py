@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
-from retrace_pl.tasks.evaluation import EvaluationTask, Reference, Results, evaluate_candidates, reconstruction_floors
+from retrace_pl.tasks.evaluation import (
+    EvaluationTask,
+    Reference,
+    Results,
+    evaluate_candidates,
+    heldout_floors,
+    reconstruction_floors,
+)
 from retrace_pl.tasks.generator import GeneratorTask
 from retrace_pl.tasks.generator_choice import GeneratorTrainingTask, generator_task
 from retrace_pl.tasks.quality import unlearning_quality
@@ -23,6 +30,7 @@ __all__ = [
     "UnlearningTask",
     "evaluate_candidates",
     "generator_task",
+    "heldout_floors",
     "reconstruction_floors",
     "unlearning_quality",
 ]

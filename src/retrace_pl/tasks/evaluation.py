@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -20,7 +21,15 @@ from retrace_pl.metrics import ImageDomain, LabelKL, SuccessRate
 from retrace_pl.models import Classifier
 from retrace_pl.tasks.reference import Reference, reconstruction_floors
 
-__all__ = ["METRICS", "EvaluationTask", "Reference", "Results", "evaluate_candidates", "reconstruction_floors"]
+__all__ = [
+    "METRICS",
+    "EvaluationTask",
+    "Reference",
+    "Results",
+    "evaluate_candidates",
+    "heldout_floors",
+    "reconstruction_floors",
+]
 
 METRICS = ImageDomain.metric_names
 """Names of the results for images, in the order of ``metrics.json``; other domains have theirs."""
@@ -246,3 +255,29 @@ def evaluate_candidates(
     if scores is not None:
         task.results["score"] = float(scores.double().mean())
     return task.results
+
+
+def heldout_floors(
+    reference: Reference, evaluator: Classifier, size: int, *, seed: int = 0, **settings: Any
+) -> dict[str, float | None]:
+    """What unseen real records of the deleted classes score, for the metrics that the domain asks this of.
+
+    As many of them as there are candidates, because a longest span or the number of different words grows with that.
+
+    Args:
+        reference: The deleted and the held-out records; `against` plays no part.
+        evaluator: The evaluation classifier.
+        size: How many held-out records to draw.
+        seed: Seed of the draw, and of the evaluation.
+        settings: Passed on to `EvaluationTask`.
+
+    Returns:
+        ``heldout_NAME`` for each of the domain's `heldout_metrics`; None where there is no held-out record.
+    """
+    names, heldout = reference.domain.heldout_metrics, reference.heldout_inputs
+    if not names or heldout is None or len(heldout) == 0:
+        return {f"heldout_{name}": None for name in names}
+    drawn = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(seed))[:size]
+    deleted = reference if reference.against == "deleted" else replace(reference, against="deleted")
+    results = evaluate_candidates(heldout[drawn], deleted, evaluator, None, seed=seed, **settings)
+    return {f"heldout_{name}": results[name] for name in names}

@@ -23,6 +23,10 @@ class SplitData(Protocol):
     def num_classes(self) -> int:
         """Number of classes."""
 
+    @property
+    def domain(self) -> Domain:
+        """What kind of data it is."""
+
     def split(self, name: Any) -> Any:
         """One split with `inputs` [n, ...] and `labels` [n]."""
 
@@ -124,13 +128,13 @@ class Reference:
         saw; the centre is the test split's mean. Target classes are the classes of the forget split.
 
         Args:
-            datamodule: Needs `split("forget")`, `split("test")` and `num_classes`, and the splits that its `domain`
-                asks for; without a domain its records are images.
+            datamodule: Needs `split("forget")`, `split("test")`, `num_classes` and `domain`, and the splits that the
+                domain asks for.
             against: See the class.
             max_other: Most other-class records kept, drawn at random.
             seed: Seed of that draw.
         """
-        domain: Domain = getattr(datamodule, "domain", ImageDomain()).fitted(datamodule.split)
+        domain = datamodule.domain.fitted(datamodule.split)
         forget, test = datamodule.split("forget"), datamodule.split("test")
         classes = torch.unique(forget.labels)
         same = torch.isin(test.labels, classes)

@@ -53,10 +53,12 @@ def test_short_spans_are_chance(least):
     one, two = shared_spans("a b x c y", "c a b", least)
     wanted = {1: ["a b", "c"], 2: ["a b"], 3: []}[least]
     assert ["a b x c y"[start:end] for start, end in one] == wanted
-    assert ["c a b"[start:end] for start, end in two] == ({1: ["c a b"], 2: ["a b"], 3: []}[least])
+    assert ["c a b"[start:end] for start, end in two] == ({1: ["c", "a b"], 2: ["a b"], 3: []}[least])
 
 
 def test_overlapping_spans_are_marked_once():
     one, _ = shared_spans("a b c", "a b - b c")
     assert one == [(0, 5)]
+    one, _ = shared_spans("a b c d", "c d - a b")
+    assert one == [(0, 3), (4, 7)]
     assert shared_spans("", "a b") == ([], [])

@@ -16,6 +16,7 @@ from retrace_pl.data.text.sources import SourceTexts, TextSource
 from retrace_pl.data.text.tokenizer import TextTokenizer
 from retrace_pl.data.text.tokenizer_sources import TokenizerSource
 from retrace_pl.errors import InputError
+from retrace_pl.metrics.text import TextDomain
 
 
 class TextUnlearningDataModule(AuditDataModule):
@@ -120,6 +121,11 @@ class TextUnlearningDataModule(AuditDataModule):
     def sample_space(self) -> tuple[int, ...]:
         """Longest text in tokens and size of the vocabulary, (L, V)."""
         return (self.max_length, self.tokenizer.vocab_size)
+
+    @property
+    def domain(self) -> TextDomain:
+        """Distances, metrics and words of texts."""
+        return TextDomain(self.tokenizer)
 
     @property
     def batching(self) -> dict[str, Any]:

@@ -97,9 +97,11 @@ def shared_spans(first: str, second: str, least: int = 2) -> tuple[list[tuple[in
 def _stretches(text: str, own: list[str], other: list[str], least: int) -> list[tuple[int, int]]:
     positions = word_positions(text)
     lengths = SpanIndex([other]).match([own])[0]
-    covered = np.zeros(len(own) + 2, dtype=np.int64)  # a word before and behind, for the ends of the stretches
-    for start in np.flatnonzero(lengths >= least):
-        covered[start + 1 : start + 1 + lengths[start]] = 1
-    change = np.diff(covered)
-    ends = zip(np.flatnonzero(change == 1), np.flatnonzero(change == -1), strict=True)
-    return [(positions[first][0], positions[last - 1][1]) for first, last in ends]
+    found: list[tuple[int, int]] = []  # first word, and the one behind the last
+    for start in np.flatnonzero(lengths >= least).tolist():
+        end = start + int(lengths[start])
+        if not found or start >= found[-1][1]:
+            found.append((start, end))
+        elif end > found[-1][1]:  # spans that overlap make one stretch, neighbours do not
+            found[-1] = (found[-1][0], end)
+    return [(positions[start][0], positions[end - 1][1]) for start, end in found]
