@@ -226,5 +226,14 @@ def test_the_class_of_a_generator_is_found_in_its_factory():
     assert generator_class(DCGAN) is DCGAN
     assert generator_class(partial(DCGAN, width=4)) is DCGAN
     assert generator_class(partial(instantiate, GPT2Generator)) is GPT2Generator
+
+    def packaged(space) -> DCGAN:
+        return DCGAN(space)
+
+    def anything(space) -> Generator:
+        return DCGAN(space)
+
+    assert generator_class(packaged) is DCGAN
+    assert generator_class(anything) is None, "an abstract class says nothing"
     assert generator_class(lambda space: DCGAN(space)) is None
     assert generator_class(dict) is None

@@ -111,7 +111,7 @@ class PublicGeneratorSettings:
         return GeneratorSettings(model, epochs, self.batch_size, self.optimizer, self.scheduler, self.task)
 
 
-def packaged_generator(shape: tuple[int, ...]) -> Generator:
+def packaged_generator(shape: tuple[int, ...]) -> DCGAN:
     """The DCGAN of the packaged configurations for images [C, S, S]: the one of 16 pixels, or the one of 32."""
     name = "dcgan_16" if shape[-1] <= 16 else "dcgan_32"
     file = next(path for folder in config_folders() if (path := folder / "model" / f"{name}.yaml").is_file())

@@ -13,7 +13,7 @@ from retrace_pl.models import Generator
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.train_stages import GENERATOR, weights_file
 from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
-from retrace_pl.tasks import GeneratorTask
+from retrace_pl.tasks import generator_task
 
 __all__ = ["generator", "load_generator"]
 
@@ -29,7 +29,7 @@ def generator(run: PairRun) -> list[str]:
         _take(run, model)
     else:
         run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on {len(run.public):,} public images")
-        task = GeneratorTask(
+        task = generator_task(
             model, seed=seed, optimizer=settings.optimizer, scheduler=settings.scheduler, **settings.task
         )
         fit(
@@ -43,7 +43,7 @@ def generator(run: PairRun) -> list[str]:
             quiet=run.quiet,
             limit_val_batches=0,
         )
-        model = task.ema_generator()
+        model = task.product()
     check_finite(model, GENERATOR)
     weights = copy.deepcopy(model).cpu().state_dict()
     write_tensors(run.folder.path(weights_file(GENERATOR)), weights, {"architecture": type(model).__name__})

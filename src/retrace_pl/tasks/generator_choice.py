@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from inspect import signature
-from typing import Any, ClassVar
+from inspect import isabstract, isfunction, signature
+from typing import Any, ClassVar, get_type_hints
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -58,13 +58,19 @@ def task_settings(kind: type[Generator]) -> tuple[str, ...]:
 
 
 def generator_class(factory: Any) -> type[Generator] | None:
-    """The class that a factory builds, where it can be told without building: a class, or a partial of one."""
+    """The class that a factory builds, where it can be told without building.
+
+    Args:
+        factory: A class, a partial of one, or a function whose result is annotated with one.
+    """
     if isinstance(factory, type):
         return factory if issubclass(factory, Generator) else None
     if isinstance(factory, partial):
         found = (generator_class(part) for part in (factory.func, *factory.args))
         return next((kind for kind in found if kind is not None), None)
-    return None
+    result = get_type_hints(factory).get("return") if isfunction(factory) else None
+    precise = isinstance(result, type) and issubclass(result, Generator) and not isabstract(result)
+    return result if precise else None
 
 
 def generator_task(
