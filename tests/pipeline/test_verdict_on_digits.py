@@ -14,7 +14,9 @@ CONFIG = Path(__file__).parents[2] / "configs" / "audit" / "digits.yaml"
 SETTINGS = {
     "access": "black",
     "queries": 4096,
-    **dict.fromkeys(("rivals", "baselines", "inferences"), []),  # the verdict rests on the attack alone
+    "rivals": [],
+    "baselines": [],
+    "inferences": [],
     "classifier.epochs": 10,
     "evaluator.epochs": 10,
     "generator.epochs": 20,
