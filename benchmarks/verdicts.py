@@ -42,7 +42,7 @@ def audit(name: str, seed: int, runs: Path, queries: int, repeats: int) -> dict[
         "inferences": [],
         "audit.controls": ["all"],
         "audit.repeats": repeats,
-        "unlearning": preset(file) if file else {"class_path": "retrace_pl.unlearning.TrainAgain"},
+        "unlearning": preset(file) if file else {"class_path": "retrace_pl.unlearning.train_again.TrainAgain"},
     }
     folder = runs / f"{name.replace(' ', '_')}-seed{seed}"
     metrics = dict(run_audit("digits", folder, overrides, cache=runs / "cache").metrics)
