@@ -89,6 +89,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
         scheduler=settings.scheduler,
         **settings.task,
     )
+    task.decode = run.data.domain.texts
     fit(
         task,
         run.data.view("public", "public", batch_size=settings.batch_size),

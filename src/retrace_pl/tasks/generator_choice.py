@@ -28,8 +28,9 @@ class GeneratorTrainingTask(BaseTask):
     unused_parameters: ClassVar[bool] = False
     """True if some parameters have no gradient in a backward pass, which plain DDP refuses."""
 
-    decode: Callable[[Tensor], list[str]] | None = None
-    """For the log alone: what samples look like as text; whoever has the data's tokenizer sets it."""
+    decode: Callable[[Tensor], list[str] | None] | None = None
+    """For the log alone: what samples [n, ...] say, or None for samples that are looked at; whoever has the data sets
+    it."""
 
     @abstractmethod
     def product(self) -> Generator:
@@ -68,7 +69,10 @@ def generator_class(factory: Any) -> type[Generator] | None:
     if isinstance(factory, partial):
         found = (generator_class(part) for part in (factory.func, *factory.args))
         return next((kind for kind in found if kind is not None), None)
-    result = get_type_hints(factory).get("return") if isfunction(factory) else None
+    try:
+        result = get_type_hints(factory).get("return") if isfunction(factory) else None
+    except NameError:  # annotations that only a type checker can resolve
+        return None
     precise = isinstance(result, type) and issubclass(result, Generator) and not isabstract(result)
     return result if precise else None
 

@@ -239,7 +239,7 @@ class TextGeneratorTask(GeneratorTrainingTask):
         if not boards:
             return
         samples = self._samples(self.num_samples)
-        texts = [" ".join(map(str, row)) for row in samples.tolist()] if self.decode is None else self.decode(samples)
+        texts = (self.decode(samples) if self.decode else None) or [" ".join(map(str, row)) for row in samples.tolist()]
         for board in boards:
             board.experiment.add_text("samples/prior", "\n".join(f"- {text}" for text in texts), self.current_epoch)
 
