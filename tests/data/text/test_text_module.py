@@ -324,3 +324,15 @@ def test_how_texts_were_encoded(text_module):
         "max_length": 12,
         "truncated": module.truncated,
     }
+
+
+def test_domain_judges_by_the_modules_own_tokenizer(text_module):
+    module = text_module()
+    domain = module.domain.fitted(module.split)
+    records = module.split("forget").inputs
+    assert domain.texts(records[:2]) == module.tokenizer.decode(records[:2])
+    assert domain.nearest(records[:5], records).position.tolist() == list(range(5))
+    assert domain.facts()["perplexity_under"] == "interpolated 3-gram model of the evaluator's texts"
+    noise = domain.calibration_inputs(module.split("public").inputs, 4, len)["noise"]
+    assert noise.shape == (4, records.shape[1])
+    assert int(noise.max()) < module.tokenizer.vocab_size
