@@ -53,7 +53,8 @@ def attacked(finished_run, tmp_path_factory):
     return attack
 
 
-PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+OF_TEXTS = "reversed_guidance"
+PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != OF_TEXTS)
 
 
 def test_a_budget_that_is_too_small_is_recorded(attacked):
@@ -70,7 +71,10 @@ def test_a_budget_that_is_too_small_is_recorded(attacked):
 
 def test_black_box_access_is_recorded(attacked):
     names = [name for name in PRESETS if name not in ("retrace_sac_rlb_mi", "retrace_cma_es", "label_inference")]
-    rows = attacked(names, access="black", queries=384, searcher="RandomSearcher")
+    rows = attacked([*names, OF_TEXTS], access="black", queries=384, searcher="RandomSearcher")
+    other = rows.pop(OF_TEXTS)
+    assert not other["applicable"]
+    assert "no step to guide" in other["reason"]
     for name, row in rows.items():
         assert row["applicable"] is (name not in WHITE_BOX), name
         assert row["applicable"] or "needs access=white" in row["reason"], name

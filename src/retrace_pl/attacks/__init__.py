@@ -18,6 +18,7 @@ from retrace_pl.attacks.membership import UnlearningLeaks
 from retrace_pl.attacks.prior import prior_only
 from retrace_pl.attacks.prior_top_k import PriorTopK
 from retrace_pl.attacks.retrace import ReTrace
+from retrace_pl.attacks.reversed_guidance import ReversedGuidance
 from retrace_pl.attacks.selection import Selection, assemble, select_distribution, select_instance
 from retrace_pl.attacks.uia import UIA
 
@@ -35,6 +36,7 @@ __all__ = [
     "PriorTopK",
     "ReTrace",
     "Reconstruction",
+    "ReversedGuidance",
     "Selection",
     "Shadow",
     "Truth",

@@ -12,7 +12,7 @@ from retrace_pl.envs import random_stream
 from retrace_pl.errors import InputError
 from retrace_pl.traces import ClassEvidence, ModelPair, class_evidence, pair_probabilities
 
-__all__ = ["ClassInference"]
+__all__ = ["ClassInference", "infer_classes"]
 
 
 class ClassInference(InferenceAttack):
@@ -79,6 +79,26 @@ class ClassInference(InferenceAttack):
             "correct": named == set(truth.deleted_classes),
             "true_rank": max(ranking.index(label) + 1 for label in truth.deleted_classes) if known else None,
         }
+
+
+def infer_classes(context: AttackContext, attack: str) -> tuple[list[int], dict[str, Any], int]:
+    """The classes that an attack should aim at, as `ClassInference` names them.
+
+    Args:
+        context: Its budget is what the inference may use.
+        attack: Name of the attack, for the message.
+
+    Returns:
+        At least one class, facts about the inference, and the queries it used.
+
+    Raises:
+        NotApplicable: The inference does not apply, or f+ sees no class in any public input.
+    """
+    finding = ClassInference().infer(context)
+    classes = [int(label) for label in finding.answer["deleted_classes"]]
+    if not classes:
+        raise NotApplicable(f"no class can be inferred from the public inputs; name it in {attack}.label")
+    return classes, {name: finding.answer[name] for name in ("clear", "lost", "margin")}, finding.queries
 
 
 def _answer(evidence: ClassEvidence) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Greedy decoding whose result depends on the latent alone, not on the batch it is decoded in."""
+"""Greedy decoding whose result depends on the latent alone, not on the batch, and decoding that others guide."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +12,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from retrace_pl.models.gpt2_body import GPT2Decoder
 
-__all__ = ["CLOSE", "greedy_decode"]
+__all__ = ["CLOSE", "Rank", "greedy_decode", "guided_decode"]
 
 CLOSE = 2e-3
 """Logits that lie closer than this are compared in double precision; rounding in float32 stays far below it."""
+
+Rank = Callable[[Tensor, Tensor], Tensor]
+"""Begun texts ``[m, T]`` and the numbers ``[m]`` of the latents they belong to, to what is added to log p."""
+
+_Choose = Callable[[Tensor, Tensor, int], Tensor]
+"""Logits ``[m, V]`` of the running texts, their numbers ``[m]`` and the place, to the tokens ``[m]`` taken."""
 
 
 @torch.no_grad()
@@ -56,8 +62,68 @@ def greedy_decode(
     return tokens
 
 
-def _decode(decoder: GPT2Decoder, latents: Tensor, tokens: Tensor, end: int, banned: list[int]) -> Tensor:
-    """Fills in tokens [n, T]; which texts [n] were ever close to a tie."""
+@torch.no_grad()
+def guided_decode(
+    decoder: GPT2Decoder,
+    latents: Tensor,
+    length: int,
+    rank: Rank,
+    candidates: int,
+    *,
+    begin: int,
+    end: int,
+    pad: int,
+    banned: Sequence[int] = (),
+) -> Tensor:
+    """At every place, of the tokens that the decoder thinks likeliest, the one with the highest guided score.
+
+    ``x_t = argmax over the top candidates of log p(x_t | x_<t, z) + rank(x_<=t)``, the texts begun so far being shown
+    to `rank` as if they ended there. The last place holds the end and is not ranked.
+
+    Args:
+        decoder: The decoder; it runs in eval mode, and its flag is left as it was.
+        latents: [n, d].
+        length: Tokens T per text.
+        rank: What guides; it is asked about at most `candidates` samples per text and place, T - 2 times.
+        candidates: Tokens that are ranked at every place.
+        begin: First token of every text.
+        end: Last token of every text.
+        pad: What follows it.
+        banned: Tokens that no text holds past its first.
+
+    Returns:
+        [n, T], int64, as `greedy_decode`.
+    """
+    tokens = torch.full((len(latents), length), pad, device=latents.device)
+    tokens[:, 0] = begin
+
+    def choose(logits: Tensor, running: Tensor, place: int) -> Tensor:
+        best = logits.float().log_softmax(dim=1).topk(min(candidates, logits.shape[1]), dim=1)
+        width = best.indices.shape[1]
+        tried = tokens[running].repeat_interleave(width, dim=0)
+        tried[:, place] = best.indices.flatten()
+        tried[:, place + 1] = torch.where(tried[:, place].eq(end), pad, end)
+        added = rank(tried, running.repeat_interleave(width)).to(best.values).view(-1, width)
+        return best.indices.gather(1, (best.values + added).argmax(dim=1, keepdim=True))[:, 0]
+
+    training = decoder.training
+    decoder.eval()
+    try:
+        _decode(decoder, latents, tokens, end, list(banned), choose)
+    finally:
+        decoder.train(training)
+    return tokens
+
+
+def _decode(
+    decoder: GPT2Decoder,
+    latents: Tensor,
+    tokens: Tensor,
+    end: int,
+    banned: list[int],
+    choose: _Choose | None = None,
+) -> Tensor:
+    """Fills in tokens [n, T], the likeliest or those chosen; which texts [n] were ever close to a tie."""
     from transformers import DynamicCache
 
     count, length = tokens.shape
@@ -70,7 +136,7 @@ def _decode(decoder: GPT2Decoder, latents: Tensor, tokens: Tensor, end: int, ban
         logits = decoder.logits(decoder.states(fresh, cache)[:, -1])
         logits[:, banned if place > 1 else [*banned, end]] = float("-inf")  # no empty texts
         best = logits.topk(2, dim=1)
-        chosen = best.indices[:, 0]
+        chosen = best.indices[:, 0] if choose is None else choose(logits, running, place)
         tokens[running, place] = chosen
         doubtful[running] |= best.values[:, 0] - best.values[:, 1] < CLOSE
         going = chosen.ne(end).nonzero()[:, 0]

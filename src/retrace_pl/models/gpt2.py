@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace_pl.errors import InputError
-from retrace_pl.models.decoding import greedy_decode
+from retrace_pl.models.decoding import Rank, greedy_decode, guided_decode
 from retrace_pl.models.gpt2_body import GPT2Decoder, GPT2Encoder, build_body
 from retrace_pl.models.pretrained import require_sizes
 from retrace_pl.models.recoding import Recoder
@@ -110,22 +110,38 @@ class GPT2Generator(TextGenerator):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents [n, d] to token ids of the data [n, L], int64: first token, text, last token, padding."""
-        own = self.decode(latents)
+        return self._in_data(self.decode(latents))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Map latents [n, d] to own ids [n, T], int64: first token, text, last token, padding."""
+        return greedy_decode(self.decoder, latents, self.own_length, **self._marks())
+
+    @property
+    def guided_steps(self) -> int:
+        """Tokens of the longest text between its first and its last one."""
+        return self.own_length - 2
+
+    def guided(self, latents: Tensor, rank: Rank, candidates: int) -> Tensor:
+        """Map latents [n, d] to token ids of the data [n, L] token by token; see `GuidedGenerator`."""
+
+        def in_data(own: Tensor, texts: Tensor) -> Tensor:
+            return rank(self._in_data(own), texts)
+
+        own = guided_decode(self.decoder, latents, self.own_length, in_data, candidates, **self._marks())
+        return self._in_data(own)
+
+    def _in_data(self, own: Tensor) -> Tensor:
         if self._to_data is None:
             return own
         return self._to_data(own, self.output_shape[0], pad=self.pad_id, begin=self.bos_id, end=self.eos_id)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Map latents [n, d] to own ids [n, T], int64: first token, text, last token, padding."""
-        return greedy_decode(
-            self.decoder,
-            latents,
-            self.own_length,
-            begin=self.own_begin,
-            end=self.own_end,
-            pad=self.own_end if self._to_own else self.pad_id,
-            banned=self._banned,
-        )
+    def _marks(self) -> dict[str, Any]:
+        return {
+            "begin": self.own_begin,
+            "end": self.own_end,
+            "pad": self.own_end if self._to_own else self.pad_id,
+            "banned": self._banned,
+        }
 
     def tokens(self, inputs: Tensor) -> Tensor:
         """Translate ids of the data [n, L] into own ids [n, T]."""

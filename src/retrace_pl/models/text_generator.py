@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,35 @@ from torch import Tensor, nn
 from retrace_pl.errors import InputError
 from retrace_pl.models.base import Generator
 
-__all__ = ["TextGenerator", "target_mask"]
+__all__ = ["GuidedGenerator", "TextGenerator", "target_mask"]
+
+
+@runtime_checkable
+class GuidedGenerator(Protocol):
+    """A generator that builds its samples step by step and lets others have a say in every step.
+
+    Attributes:
+        latent_dim: Dimension d of the latent space.
+        guided_steps: Steps of the longest sample.
+    """
+
+    latent_dim: int
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps of the longest sample."""
+        ...
+
+    def guided(self, latents: Tensor, rank: Callable[[Tensor, Tensor], Tensor], candidates: int) -> Tensor:
+        """Map latents [n, d] to samples [n, *output_shape], every step being the best under log-probability plus rank.
+
+        Args:
+            latents: z.
+            rank: Samples [m, *output_shape] as they would be if they ended after the step, and the numbers [m] of the
+                latents they belong to, to what is added to the step's log-probability, [m].
+            candidates: How many likeliest continuations of a sample are ranked in a step.
+        """
+        ...
 
 
 class TextGenerator(Generator):
