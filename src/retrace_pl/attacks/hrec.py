@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrace_pl.attacks.base import Attack, AttackContext, NotApplicable, Reconstruction
 from retrace_pl.attacks.feature_inversion import InversionLog, invert_features, latent_start, pixel_start
+from retrace_pl.attacks.feature_search import search_features
 from retrace_pl.attacks.hrec_linear import (
     Factors,
     kronecker_product,
@@ -83,8 +84,9 @@ class HRec(Attack):
     Every public input and every evaluated candidate is one query, although only f+ is asked about candidates.
 
     Args:
-        inversion: ``generator`` seeks a latent, under the same prior as every attack with the audit's generator;
-            ``pixels`` seeks the input itself, with a penalty on its total variation and no prior.
+        inversion: ``generator`` seeks a latent, under the same prior as every attack with the audit's generator, by
+            descent or, where the generator's samples are no continuous numbers (texts), by CMA-ES with as many
+            evaluations; ``pixels`` seeks the input itself, with a penalty on its total variation and no prior.
         starts: Descents at once, each from its own start; their ends are the reconstruction.
         steps: Evaluations of every start; as many as the budget allows where left out.
         learning_rate: Adam's step size, in latent coordinates (standard deviation 1) or in pixels.
@@ -210,22 +212,43 @@ class HRec(Attack):
         steps: int,
     ) -> Reconstruction:
         random = random_stream(context.seed, "hrec start")
+        device = reader.head.weight.device
+        centre = recovered.centre.float().to(device) if self.centre else None
+
+        def features(inputs: Tensor) -> Tensor:
+            return reader(inputs)[0].float()
+
         box: tuple[float, float] | None = None
         latent_dim: int | None = None
         if self.inversion == "generator":
             start, render = latent_start(context.generator, context.latent, self.starts, random)
+            with torch.no_grad():
+                continuous = render(start[:1].to(device)).is_floating_point()
+            if not continuous:
+                result = search_features(
+                    context,
+                    features,
+                    recovered.features,
+                    centre,
+                    spent=queries,
+                    budget=steps * self.starts,
+                    k=self.starts,
+                )
+                result.facts = self._facts(recovered, result.scores, len(public), steps) | {
+                    "inversion": "generator, by search"
+                }
+                return result
             latent_dim = start.shape[1]
         else:
             start, render, box = pixel_start(public, self.starts, random)
-        device = reader.head.weight.device
         log = InversionLog(context, latent_dim, queries, steps * self.starts)
         try:
             found = invert_features(
-                lambda inputs: reader(inputs)[0].float(),
+                features,
                 recovered.features.float().to(device),
                 start.to(device),
                 render,
-                centre=recovered.centre.float().to(device) if self.centre else None,
+                centre=centre,
                 steps=steps,
                 learning_rate=self.learning_rate,
                 tv_weight=self.tv_weight if self.inversion == "pixels" else 0.0,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.attacks.base import NotApplicable
-from retrace_pl.models.behaviour import Behaviour
+from retrace_pl.models.behaviour import Behaviour, RegroupingBehaviour
 
 __all__ = ["HeadReader", "find_head", "head_matrix"]
 
@@ -72,7 +72,7 @@ class HeadReader:
         self.head = head
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``[n, F]`` and outputs ``[n, K]``; differentiable in the inputs where autograd is on.
+        """Features ``[n, F]`` and outputs ``[n, K]``; differentiable in continuous inputs where autograd is on.
 
         Args:
             inputs: ``[n, ...]`` on the model's device.
@@ -81,9 +81,12 @@ class HeadReader:
         handle = self.head.register_forward_pre_hook(lambda module, arguments: read.append(arguments[0]))
         try:
             # As its own representation, an input keeps the history that leads back to a latent.
-            outputs = self.behaviour.forward(self.model, inputs, inputs.to(self.head.weight.dtype))
+            own = inputs.to(self.head.weight.dtype) if inputs.is_floating_point() else None
+            outputs = self.behaviour.forward(self.model, inputs, own)
         finally:
             handle.remove()
+        if isinstance(self.behaviour, RegroupingBehaviour):
+            return torch.cat(read)[self.behaviour.run_order(inputs).argsort()], outputs
         return read[-1], outputs
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retrace_pl.errors import InputError
 
-__all__ = ["Behaviour", "ClassifierBehaviour", "LogitsBehaviour", "behaviour_of"]
+__all__ = ["Behaviour", "ClassifierBehaviour", "LogitsBehaviour", "RegroupingBehaviour", "behaviour_of"]
 
 
 @runtime_checkable
@@ -91,6 +91,15 @@ class Behaviour(Protocol):
             direction: Of the same shape.
             size: Length of the step in the modality's own unit.
         """
+        ...
+
+
+@runtime_checkable
+class RegroupingBehaviour(Protocol):
+    """A behaviour that runs the samples of a batch in several parts, and not in their order."""
+
+    def run_order(self, inputs: Any) -> Tensor:
+        """Return the numbers of the samples in the order that `forward` runs them, int64 [n]."""
         ...
 
 

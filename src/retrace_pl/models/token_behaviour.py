@@ -127,9 +127,8 @@ class TokenBehaviour(LogitsBehaviour):
         Raises:
             InputError: The model returns something else, or has no embeddings to start from.
         """
-        lengths = token_lengths(inputs, self.pad_id)
-        widths = ((lengths + self.bucket - 1) // self.bucket * self.bucket).clamp_max(inputs.shape[1])
-        order = widths.argsort(stable=True)
+        widths = self._widths(inputs)
+        order = self.run_order(inputs)
         parts, start = [], 0
         found, counts = torch.unique(widths, return_counts=True)
         for width, count in zip(found.tolist(), counts.tolist(), strict=True):
@@ -146,6 +145,10 @@ class TokenBehaviour(LogitsBehaviour):
         together = torch.cat(parts)
         return together[order.argsort()]
 
+    def run_order(self, inputs: Tensor) -> Tensor:
+        """Return the numbers of the samples in the order that `forward` runs them, int64 [n]."""
+        return self._widths(inputs).argsort(stable=True)
+
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         """Return both batches in one, the narrower of them padded, shape [n + m, L]."""
         width = max(first.shape[1], second.shape[1])
@@ -161,6 +164,10 @@ class TokenBehaviour(LogitsBehaviour):
         squares = (representation.square() * mask).sum(dim=(1, 2), keepdim=True)
         scale = (squares / (mask.sum(dim=(1, 2), keepdim=True) * representation.shape[2])).sqrt()
         return representation + size * scale * direction
+
+    def _widths(self, inputs: Tensor) -> Tensor:
+        lengths = token_lengths(inputs, self.pad_id)
+        return ((lengths + self.bucket - 1) // self.bucket * self.bucket).clamp_max(inputs.shape[1])
 
     def _padded(self, inputs: Tensor, width: int) -> Tensor:
         return functional.pad(inputs, (0, width - inputs.shape[1]), value=self.pad_id)
