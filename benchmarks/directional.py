@@ -140,6 +140,14 @@ def reference(setting: Setting) -> torch.Tensor:
     return evaluate_inputs(setting.evaluator, setting.deleted[order[:RECORDS]]).features
 
 
+@torch.no_grad()
+def prior_success(setting: Setting) -> float:
+    """Share of 2,000 of the generator's own samples that the evaluator takes for the deleted class."""
+    latents = setting.generator.sample_latents(RECORDS, torch.Generator().manual_seed(setting.seed))
+    labels = evaluate_inputs(setting.evaluator, setting.generator(latents)).labels
+    return float((labels == setting.deleted_class).float().mean())
+
+
 def own_diversity(setting: Setting) -> float:
     """Mean pairwise squared distance within the deleted class."""
     metric = Diversity()
@@ -210,7 +218,8 @@ def main() -> None:
     for seed, deleted_class in product(seeds, classes):
         setting = build(seed, deleted_class, arguments.cache)
         own = own_diversity(setting)
-        result["accuracy"][f"seed {seed}, class {deleted_class}"] = setting.accuracy
+        prior = {"prior_sr_oracle": prior_success(setting)}
+        result["accuracy"][f"seed {seed}, class {deleted_class}"] = setting.accuracy | prior
         for signal, unlearner in product(arguments.signals, arguments.unlearners):
             same = {"seed": seed, "class": deleted_class, "unlearner": unlearner, "signal": signal}
             same |= {"access": arguments.access, "scale": arguments.scale if signal == "directional" else None}
@@ -224,13 +233,19 @@ def main() -> None:
                 cell = keys[name] | measure(setting, scorer, name, queries) | {"own_diversity": own}
                 result["cells"].append(cell)
                 print(json.dumps(cell), flush=True)
-                if arguments.json:
-                    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-                    arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+                write(arguments.json, result)
+        write(arguments.json, result)
     print("\n" + table(result["cells"], ("signal", "unlearner", "searcher")))
     print("\n" + table(result["cells"], ("signal", "class", "searcher")))
     for row in goals(result["cells"]):
         print(json.dumps(row))
+
+
+def write(path: Path | None, result: dict[str, Any]) -> None:
+    """Store what was measured so far."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, str]:
