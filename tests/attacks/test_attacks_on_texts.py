@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from retrace_pl.attacks import (
+    UIA,
     ClassInference,
     HRec,
     LabelInference,
@@ -19,6 +20,9 @@ from retrace_pl.attacks import (
     UnlearningLeaks,
 )
 from retrace_pl.attacks.linear_head import HeadReader, find_head
+from retrace_pl.errors import AccessError
+from retrace_pl.models import SmallCNN
+from retrace_pl.models.behaviour import DiscreteBehaviour
 
 spec = importlib.util.spec_from_file_location("attack_text_pairs", Path(__file__).parent / "text_pairs.py")
 pairs = importlib.util.module_from_spec(spec)
@@ -130,3 +134,50 @@ def test_unlearning_leaks_learns_from_texts(made):
     judged = UnlearningLeaks().judge(finding, pair, Truth(ids[labels == DELETED], public[1::3], (DELETED,)))
     assert 0 <= judged["auroc"] <= 1
     assert finding.answer["shadow_deleted"] == 24
+
+
+def test_uia_finds_tokens_whose_gradient_unlearning_followed(made):
+    text, label = made["ids"][1:2], made["labels"][1:2]
+    pair = pairs.Counted(made["model"], pairs.ascended(made["model"], text, label, lr=1.0), "white")
+    given = context(pair, made["public"], budget=400)
+    found = UIA(steps=60, restarts=2, label=int(label)).reconstruct(given)
+    check_texts(found, 400)
+    assert found.queries == 2 * 60 + 3, "the last three read tokens and look for the parameters behind the embeddings"
+    facts = found.facts
+    assert facts["embedding_cosines"][0] > 2 * facts["random_cosine"]
+    assert facts["cosine"] == found.instance_score > 0.9
+    assert bool((found.inputs[:, 0] == pairs.BEGIN).all())
+    lengths = found.inputs.ne(pairs.PAD).sum(1)
+    assert bool((found.inputs.gather(1, lengths[:, None] - 1) == pairs.END).all())
+    assert not bool(
+        torch.isin(found.inputs[0, 1 : lengths[0] - 1], torch.tensor([pairs.PAD, pairs.BEGIN, pairs.END])).any()
+    )
+    assert torch.equal(UIA(steps=60, restarts=2, label=int(label)).reconstruct(given).inputs, found.inputs)
+
+
+def test_uia_asks_class_inference_for_the_label(made):
+    found = UIA(steps=8, restarts=1).reconstruct(context(pair_of(made), made["public"], budget=400))
+    assert found.facts["labels"] == [DELETED]
+    assert found.queries == len(made["public"]) + 8 + 2
+
+
+def test_uia_on_texts_says_what_it_lacks(made):
+    given = context(pair_of(made), made["public"], budget=10)
+    with pytest.raises(NotApplicable, match="needs at least 8 queries"):
+        UIA(label=0).reconstruct(given)
+    with pytest.raises(NotApplicable, match="public ones"):
+        UIA(label=0).reconstruct(dataclasses.replace(given, public=None))
+    with pytest.raises(AccessError):
+        UIA(label=0).reconstruct(dataclasses.replace(given, pair=pair_of(made, access="black")))
+
+
+def test_tokens_are_read_back_from_their_embeddings(made):
+    model = made["model"]
+    behaviour, ids = model.behaviour, made["ids"]
+    assert isinstance(behaviour, DiscreteBehaviour)
+    assert not isinstance(SmallCNN(1, 2, width=4).behaviour, DiscreteBehaviour)
+    blanks, free = behaviour.blanks(ids, 3)
+    assert blanks.shape == free.shape == (3, pairs.LENGTH)
+    assert int(free[0].sum()) == int(ids.ne(pairs.PAD).sum(1).median()) - 2
+    points = 1.7 * model.embeddings(blanks)
+    assert torch.equal(behaviour.nearest(model, blanks, free, points), blanks)

@@ -17,6 +17,7 @@ __all__ = [
     "GradientMatcher",
     "Match",
     "Plan",
+    "Template",
     "learning_rate_drops",
     "match_gradients",
     "plan_descents",
@@ -82,6 +83,21 @@ def plan_descents(budget: int, steps: int, restarts: int, images: int) -> Plan:
     return Plan(fewer, 1, f"{text} to fit {budget} queries")
 
 
+@dataclass(frozen=True)
+class Template:
+    """Discrete inputs whose representation is sought in part.
+
+    Args:
+        inputs: ``[u, L]``, names at every place; those at free places do not count.
+        free: Which places are sought, bool ``[u, L]``.
+        representation: Of the inputs, ``[u, L, E]``; it holds at the other places.
+    """
+
+    inputs: Tensor
+    free: Tensor
+    representation: Tensor
+
+
 class GradientMatcher:
     """Compares the parameter gradient of a batch with a direction: one cosine over all parameters together.
 
@@ -92,21 +108,45 @@ class GradientMatcher:
         model: The model at which gradients are taken.
         behaviour: How the model is run and its loss read.
         direction: By parameter name; parameters without an entry are left out of the comparison.
+        template: For discrete inputs, whose representations are compared instead. Parameters before the representation
+            (the embeddings of tokens) have no gradient there and are left out as well.
     """
 
-    def __init__(self, model: nn.Module, behaviour: Behaviour, direction: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        behaviour: Behaviour,
+        direction: Mapping[str, Tensor],
+        template: Template | None = None,
+    ) -> None:
         # A model that was loaded or frozen under inference mode would not take part in autograd.
         with torch.inference_mode(False):
             self.model = copy.deepcopy(model).eval().requires_grad_(False)
             if any(value.dtype in (torch.float16, torch.bfloat16) for value in self.model.parameters()):
                 self.model.float()
         self.behaviour = behaviour
+        self.template = template
+        if template is not None:
+            direction = self._reached(direction, template)
         self.parameters = [value for name, value in self.model.named_parameters() if name in direction]
         for value in self.parameters:
             value.requires_grad_(True)
         self.direction = torch.cat(
             [direction[name].to(value).flatten() for name, value in self.model.named_parameters() if name in direction]
         )
+
+    def _reached(self, direction: Mapping[str, Tensor], template: Template) -> dict[str, Tensor]:
+        """The part of a direction whose parameters the outputs depend on; one evaluation of the template."""
+        values = {name: value for name, value in self.model.named_parameters() if name in direction}
+        with torch.inference_mode(False), torch.enable_grad():
+            for value in values.values():
+                value.requires_grad_(True)
+            outputs = self.behaviour.forward(self.model, template.inputs, template.representation)
+            if not outputs.requires_grad:
+                raise NotApplicable("only embeddings changed, and those have no gradient at the embedding level")
+            gradients = torch.autograd.grad(outputs.sum(), list(values.values()), allow_unused=True)
+        self.model.requires_grad_(False)
+        return {name: direction[name] for name, found in zip(values, gradients, strict=True) if found is not None}
 
     @property
     def size(self) -> int:
@@ -127,7 +167,7 @@ class GradientMatcher:
         """Cosine between the direction and the gradient of the mean cross-entropy; differentiable in the inputs.
 
         Args:
-            inputs: ``[u, ...]``, one joint guess.
+            inputs: ``[u, ...]``, one joint guess; representations ``[u, L, E]`` where there is a template.
             labels: ``[u]``, int64.
 
         Returns:
@@ -136,7 +176,11 @@ class GradientMatcher:
         Raises:
             InputError: A label is no class of the model.
         """
-        outputs = self.behaviour.forward(self.model, inputs, inputs)
+        if self.template is None:
+            outputs = self.behaviour.forward(self.model, inputs, inputs)
+        else:
+            filled = torch.where(self.template.free[..., None], inputs, self.template.representation)
+            outputs = self.behaviour.forward(self.model, self.template.inputs, filled)
         if int(labels.max()) >= outputs.shape[1]:
             raise InputError(f"uia.label: {int(labels.max())} is no class of a model with {outputs.shape[1]} outputs")
         loss = self.behaviour.losses(outputs, labels).mean()

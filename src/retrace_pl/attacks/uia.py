@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from retrace_pl.attacks.base import Attack, AttackContext, NotApplicable, Reconstruction
-from retrace_pl.attacks.gradient_matching import GradientMatcher, Match, Plan, match_gradients, plan_descents
-from retrace_pl.attacks.inputs import Box, check_box, classifier_pair, input_shape
+from retrace_pl.attacks.class_inference import infer_classes
+from retrace_pl.attacks.gradient_matching import Match, Plan, match_gradients, plan_descents
+from retrace_pl.attacks.input_space import InputSpace, input_space
+from retrace_pl.attacks.inputs import Box, check_box
 from retrace_pl.attacks.label_inference import LabelInference
 from retrace_pl.attacks.parameter_difference import ParameterDifference, exact_direction, parameter_difference
 from retrace_pl.envs import CandidatePool, random_stream
@@ -40,8 +42,10 @@ class UIA(Attack):
 
     ``x* = argmin_x 1 - cos(grad_theta L(f(x; theta+), y), g*) + tv_weight * TV(x)``, L the mean cross-entropy of
     ``images`` inputs that are recovered jointly, one cosine over all parameters, ``g* = theta- - theta+`` (a step of
-    gradient ascent on the deleted records moves the parameters along their gradient). White-box; classifiers over
-    floating-point inputs only; no generator. Models stay in eval mode, and batch-norm statistics are not part of g*.
+    gradient ascent on the deleted records moves the parameters along their gradient). White-box; no generator.
+    Classifiers over floating-point inputs, or over tokens: then embeddings are sought, without TV and box, and read as
+    the nearest tokens, whose own cosine is the score; see `EmbeddingSpace`. Models stay in eval mode, and batch-norm
+    statistics are not part of g*.
     Source: Hu et al., "Learn What You Want to Unlearn: Unlearning Inversion Attacks against Machine Unlearning" (IEEE
     S&P 2024, arXiv 2404.03233).
 
@@ -59,8 +63,8 @@ class UIA(Attack):
         restarts: Independent starts from N(0, 1), of which the one with the highest cosine wins.
         images: Inputs recovered jointly, u.
         label: Label of the deleted records, or one for each of the ``images``. Inferred where it is not given, with a
-            quarter of the budget at most; then all have the same.
-        lr: Learning rate of AdamW, in the inputs' units.
+            quarter of the budget at most; then all have the same. For tokens, `ClassInference` names it.
+        lr: Learning rate of AdamW, in the inputs' units, or the root mean square of the embeddings.
         tv_weight: Weight of the total variation; it is 0 for inputs that are no images ``[C, H, W]``.
         box: Bounds that every step is clamped to; None for none.
         label_inference: How the label is inferred.
@@ -133,12 +137,12 @@ class UIA(Attack):
         Raises:
             AccessError: Black- or gray-box access.
             InputError: ``label`` is no class of the models, or ``initial_weights`` do not fit them.
-            NotApplicable: The models are no classifiers over floating-point inputs, differ in architecture or do not
-                differ in their parameters; the change is a dampening; or the budget is too small.
+            NotApplicable: The models are no classifiers over floating-point inputs or tokens, differ in architecture
+                or do not differ in their parameters; the change is a dampening; or the budget is too small.
         """
-        pair = classifier_pair(context)
-        network, _ = pair.networks()
-        difference = parameter_difference(pair)
+        space = input_space(context, self.images, self.box)
+        network, _ = space.pair.networks()
+        difference = parameter_difference(space.pair)
         if difference.dampened:
             raise NotApplicable(
                 "every changed parameter shrank towards zero without changing its sign: a multiplicative dampening, as "
@@ -148,40 +152,46 @@ class UIA(Attack):
         if self.initial_weights is not None:
             start = _read(self.initial_weights)
             direction = exact_direction(difference, start, self.records or 0, self.deleted_records or 0)
-        labels, facts, spent = self._labels(context)
-        plan = plan_descents(context.budget - spent, self.steps, self.restarts, self.images)
+        labels, facts, spent = self._labels(context, space)
+        left = context.budget - spent - space.reserved(self.restarts)
+        plan = plan_descents(left, self.steps, self.restarts, self.images)
         model = _with_weights(network, start) if self.gradients_at == "initial" else network
-        matcher = GradientMatcher(model, pair.behaviour, direction)
-        curve = _Curve(spent, self.images, plan, context.observer or NullObserver())
+        matcher = space.matcher(model, direction)
+        curve = _Curve(spent + space.reserved(plan.restarts), self.images, plan, context.observer or NullObserver())
         random = random_stream(context.seed, "uia")
         matches = []
         try:
             for _ in range(plan.restarts):
-                noise = torch.randn(self.images, *input_shape(context), generator=random)
                 match = match_gradients(
                     matcher,
-                    noise,
+                    space.start(random),
                     labels,
                     steps=plan.steps,
-                    lr=self.lr,
+                    lr=self.lr * space.unit,
                     tv_weight=self.tv_weight,
-                    box=self.box,
+                    box=space.box,
                     on_step=curve.step,
                 )
                 curve.end(match.cosine)
-                matches.append(match)
+                matches.append(space.read(match, matcher, labels))
         finally:
             curve.close()
+        random_cosine = math.sqrt(min(1.0, space.numbers(match) / matcher.size))
         matches.sort(key=lambda match: -match.cosine)
-        return self._result(matches, curve, facts | self._facts(matches, plan, difference, matcher, labels))
+        facts |= self._facts(matches, plan, difference, random_cosine, labels) | {"parameters": matcher.size}
+        return self._result(matches, curve, facts | space.facts())
 
-    def _labels(self, context: AttackContext) -> tuple[Tensor, dict[str, Any], int]:
+    def _labels(self, context: AttackContext, space: InputSpace) -> tuple[Tensor, dict[str, Any], int]:
         """Labels ``[images]``, facts about them, and the queries that they took."""
         if self.label is not None:
             labels = self.label if isinstance(self.label, list) else [self.label] * self.images
             if min(labels) < 0:
                 raise InputError(f"uia.label must not be negative, got {min(labels)}")
             return torch.tensor(labels), {"label_given": True}, 0
+        if space.discrete and self.label_inference is None:
+            part = replace(context, budget=context.budget // _LABEL_SHARE)
+            classes, named, queries = infer_classes(part, self.name)
+            return torch.tensor(classes[:1] * self.images), {"label_given": False, "class_inference": named}, queries
         inference = self.label_inference if self.label_inference is not None else LabelInference(box=self.box)
         finding = inference.infer(replace(context, budget=context.budget // _LABEL_SHARE))
         facts = {name: finding.answer[name] for name in ("delta", "margin", "reached")}
@@ -193,11 +203,10 @@ class UIA(Attack):
         matches: list[Match],
         plan: Plan,
         difference: ParameterDifference,
-        matcher: GradientMatcher,
+        random_cosine: float,
         labels: Tensor,
     ) -> dict[str, Any]:
         best = matches[0]
-        random_cosine = math.sqrt(min(1.0, best.inputs.numel() / matcher.size))
         return {
             "labels": labels.tolist(),
             "cosine": best.cosine,
@@ -206,7 +215,6 @@ class UIA(Attack):
             "above_random": best.cosine > _CLEARLY * random_cosine,
             "total_variation": best.variation,
             "relative_difference": difference.relative_norm,
-            "parameters": matcher.size,
             "exact_direction": self.initial_weights is not None,
             "images": self.images,
             "steps": plan.steps,
@@ -215,7 +223,7 @@ class UIA(Attack):
         }
 
     def _result(self, matches: list[Match], curve: _Curve, facts: dict[str, Any]) -> Reconstruction:
-        inputs = torch.cat([match.inputs for match in matches]).float().cpu()
+        inputs = torch.cat([match.inputs for match in matches])
         scores = torch.tensor([match.cosine for match in matches]).repeat_interleave(self.images)
         return Reconstruction(
             instance=inputs[:1].clone(),

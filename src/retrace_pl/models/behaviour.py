@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from retrace_pl.errors import InputError
 
-__all__ = ["Behaviour", "ClassifierBehaviour", "LogitsBehaviour", "RegroupingBehaviour", "behaviour_of"]
+__all__ = [
+    "Behaviour",
+    "ClassifierBehaviour",
+    "DiscreteBehaviour",
+    "LogitsBehaviour",
+    "RegroupingBehaviour",
+    "behaviour_of",
+]
 
 
 @runtime_checkable
@@ -100,6 +107,28 @@ class RegroupingBehaviour(Protocol):
 
     def run_order(self, inputs: Any) -> Tensor:
         """Return the numbers of the samples in the order that `forward` runs them, int64 [n]."""
+        ...
+
+
+@runtime_checkable
+class DiscreteBehaviour(Protocol):
+    """A behaviour whose inputs are names (tokens) of points of the representation, so that points can be read back."""
+
+    def blanks(self, samples: Any, count: int) -> tuple[Any, Tensor]:
+        """Return `count` inputs of typical length to fill in, and which of their places are free, bool [count, L].
+
+        Args:
+            samples: Inputs to learn from how long one is and how it begins and ends.
+            count: How many.
+        """
+        ...
+
+    def scale(self, model: nn.Module) -> float:
+        """Return the root mean square of the coordinates of all named points."""
+        ...
+
+    def nearest(self, model: nn.Module, inputs: Any, free: Tensor, representation: Tensor) -> Any:
+        """Return `inputs` with the free places filled by the names nearest to a representation [n, L, E] by angle."""
         ...
 
 

@@ -149,6 +149,36 @@ class TokenBehaviour(LogitsBehaviour):
         """Return the numbers of the samples in the order that `forward` runs them, int64 [n]."""
         return self._widths(inputs).argsort(stable=True)
 
+    def blanks(self, samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return `count` texts of the median length, int64 [count, L], and their free places, bool [count, L].
+
+        The first and the last token are not free where all samples share it: they are the tokenizer's own.
+        """
+        lengths = token_lengths(samples, self.pad_id)
+        median = lengths.median()
+        text = samples[int(lengths.eq(median).nonzero()[0])]
+        free = token_mask(text[None], self.pad_id)[0]
+        ends = samples.gather(1, lengths[:, None] - 1)
+        free[0] = not bool(samples[:, 0].eq(samples[0, 0]).all())
+        free[median - 1] = not bool(ends.eq(ends[0]).all())
+        return text.expand(count, -1).clone(), free.expand(count, -1).clone()
+
+    def scale(self, model: nn.Module) -> float:
+        """Return the root mean square of the word embeddings."""
+        return float(self._table(model).square().mean().sqrt())
+
+    def nearest(self, model: nn.Module, inputs: Tensor, free: Tensor, representation: Tensor) -> Tensor:
+        """Return texts [n, L] whose free tokens are those with the largest cosine to a representation [n, L, E].
+
+        The padding is never chosen, nor what stands at the places that are not free.
+        """
+        similar = functional.normalize(representation[free], dim=1) @ functional.normalize(self._table(model), dim=1).T
+        similar[:, inputs[~free]] = -torch.inf
+        similar[:, self.pad_id] = -torch.inf
+        filled = inputs.clone()
+        filled[free] = similar.argmax(dim=1)
+        return filled
+
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         """Return both batches in one, the narrower of them padded, shape [n + m, L]."""
         width = max(first.shape[1], second.shape[1])
@@ -164,6 +194,12 @@ class TokenBehaviour(LogitsBehaviour):
         squares = (representation.square() * mask).sum(dim=(1, 2), keepdim=True)
         scale = (squares / (mask.sum(dim=(1, 2), keepdim=True) * representation.shape[2])).sqrt()
         return representation + size * scale * direction
+
+    @torch.no_grad()
+    def _table(self, model: nn.Module) -> Tensor:
+        text = _token_classifier(model)
+        device = next(model.parameters()).device
+        return text.embeddings(torch.arange(text.vocab_size, device=device)[:, None])[:, 0]
 
     def _widths(self, inputs: Tensor) -> Tensor:
         lengths = token_lengths(inputs, self.pad_id)
