@@ -25,9 +25,9 @@ def test_ag_news_tiny(shared_data, monkeypatch):
     counts = module.class_counts()
     assert counts["public"]["Sports"] == 0
     assert counts["test"] == dict.fromkeys(module.classes, 300)
-    assert all(980 < number <= 1003 for number in counts["train"].values())  # 4000 but for copies
+    assert all(880 < number <= 903 for number in counts["train"].values())  # 3600 but for copies
     assert 0 < sum(module.dropped_copies.values()) < 100
-    assert module.sample_space == (40, 4096)
+    assert module.sample_space == (48, 3072)
     assert 0.8 < module.truncated["retain"] < 1
     sports = " ".join(module.tokenizer.decode(module.split("forget").inputs))
     world = " ".join(module.tokenizer.decode(module.split("retain").of_classes([0]).inputs))
