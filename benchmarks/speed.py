@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -165,8 +166,12 @@ def grow(queries: int) -> float:
 
 def peak() -> float:
     """Peak resident memory of this process, in megabytes."""
-    value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return value / 1e6 if sys.platform == "darwin" else value * 1024 / 1e6
+    file = Path("/proc/self/status")
+    if file.exists():  # getrusage would count what the parent held when this process was started
+        found = re.search(r"VmHWM:\s+(\d+) kB", file.read_text(encoding="utf-8"))
+        assert found is not None
+        return int(found.group(1)) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def resident() -> float:
