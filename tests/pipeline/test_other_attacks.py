@@ -267,7 +267,8 @@ def class_of(file):
 def test_every_attack_of_the_package_has_a_preset_and_is_in_the_full_demo(tmp_path):
     config = parse("audit", "", ["--config", "digits_full", "--output", str(tmp_path)]).config
     known = {kind: {part["name"] for part in parts(kind)} for kind in ("attacks", "inferences")}
-    assert {type(attack).__name__ for attack in (config.attack, *config.baselines)} == known["attacks"]
+    on_images = known["attacks"] - {"ReversedGuidance"}  # wants a generator of texts
+    assert {type(attack).__name__ for attack in (config.attack, *config.baselines)} == on_images
     assert {type(inference).__name__ for inference in config.inferences} == known["inferences"]
     assert set(config.audit.controls) == set(CONTROLS)
     files = sorted((config_folders()[0] / "attack").glob("*.yaml"))
