@@ -54,7 +54,7 @@ def test_everything_is_on_the_page(full):
         "0 of 192 candidates have a trace larger than training noise explains (q ≤ 0.05, Benjamini and Hochberg). Pair",
         "no p-value below 0.25 is possible with 3 null pairs",
         "p(s) 0.42",
-        "p(like) 0.0052",
+        "p(like) 0.005",
         "Excess over null",
         "(does not apply: single records were deleted)",
         "The score on inputs whose answer is known.",

@@ -56,7 +56,8 @@ def p_value_lines(run: RunData, arm: str, index: int) -> list[str]:
     for name, short in (("score", "p(s)"), ("likeness", "p(like)")):
         values = run.tensors.get(f"{arm}.{name}_p")
         if values is not None and values.ndim == 1 and index < len(values):
-            lines.append(f"{short} {float(values[index]):.2g}")
+            value = float(values[index])
+            lines.append(f"{short} {value:{'.1g' if value < 0.01 else '.2g'}}")  # no wider than the picture above
     return lines
 
 
