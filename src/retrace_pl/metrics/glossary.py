@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Glossary", "Metric"]
+__all__ = ["CLASS_SUCCESS", "Glossary", "Metric"]
 
 Direction = Literal["higher", "lower", "none"]
 
@@ -64,3 +64,23 @@ class Glossary:
     legend: str
     caution: str
     caution_short: str
+
+
+CLASS_SUCCESS: dict[str, Metric] = {
+    "sr_oracle": Metric(
+        "Success (evaluator)",
+        "higher",
+        "Share of candidates that an independent classifier, which saw neither audited model, takes for deleted data.",
+        percent=True,
+        floors=("heldout_sr_oracle",),
+        found="recognised as deleted data by the independent evaluator",
+    ),
+    "sr_original": Metric(
+        "Success (original model)",
+        "higher",
+        "Share of candidates that the model before unlearning takes for deleted data. The search can fool this judge.",
+        percent=True,
+        found="recognised as deleted data by the original model",
+    ),
+}
+"""Success rates that mean the same for every kind of data."""

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from retrace_pl.metrics.glossary import Glossary, Metric
+from retrace_pl.metrics.glossary import CLASS_SUCCESS, Glossary, Metric
 
 __all__ = ["IMAGES"]
 
 _METRICS: dict[str, Metric] = {
-    "sr_oracle": Metric(
-        "Success (evaluator)",
-        "higher",
-        "Share of candidates that an independent classifier, which saw neither audited model, takes for deleted data.",
-        percent=True,
-        floors=("heldout_sr_oracle",),
-        found="recognised as deleted data by the independent evaluator",
-    ),
-    "sr_original": Metric(
-        "Success (original model)",
-        "higher",
-        "Share of candidates that the model before unlearning takes for deleted data. The search can fool this judge.",
-        percent=True,
-        found="recognised as deleted data by the original model",
-    ),
+    **CLASS_SUCCESS,
     "sr_mse": Metric(
         "Success (distance)",
         "higher",
