@@ -6,7 +6,6 @@ Nothing heavy is imported before a command is chosen, so that `retrace --help` a
 from __future__ import annotations
 
 import ast
-import errno
 import importlib
 import importlib.util
 import sys
@@ -14,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 from retrace_pl._version import __version__
-from retrace_pl.errors import RetraceError
+from retrace_pl.errors import UNWRITABLE, RetraceError
 
 COMMANDS = {
     "arena": "retrace_pl.arena.commands:arena",
@@ -64,11 +63,10 @@ def main(arguments: list[str]) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            return _fail(
-                f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or change --output", 1
-            )
-        raise
+        if error.errno not in UNWRITABLE:
+            raise
+        remedy = f"{UNWRITABLE[error.errno]} or choose another folder with --output"
+        return _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {remedy}", 1)
     return 0
 
 

@@ -14,9 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrace_pl.errors import RunError
+from retrace_pl.errors import RunError, unwritable
 
-__all__ = ["atomic_path", "finite", "read_json", "read_tensors", "write_json", "write_tensors"]
+__all__ = [
+    "PART",
+    "atomic_path",
+    "finite",
+    "read_json",
+    "read_tensors",
+    "remove_parts",
+    "write_json",
+    "write_tensors",
+]
+
+PART = ".part"
+"""How the name of a file ends that is still being written; it begins with a dot."""
 
 
 @contextlib.contextmanager
@@ -30,10 +42,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; choose another folder with --output") from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -42,9 +54,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another --output") from error
+        raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that has failed may refuse this too
+            temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what writers that were killed left behind in a folder and below; nothing ever reads it.
+
+    Args:
+        folder: a folder in which nobody is writing at the moment.
+    """
+    for part in folder.rglob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import InputError, RunError, unwritable
 
 __all__ = ["AnswerStore", "input_keys"]
 
@@ -152,7 +152,7 @@ class AnswerStore:
         return position
 
     def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"cannot write {self.path}: {error.strerror}; free some space or choose another --output")
+        return unwritable(self.path, error)
 
 
 def _record(kind: bytes, body: bytes) -> bytes:

@@ -18,7 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import InputError, RunError, unwritable
+from retrace_pl.files import PART
 from retrace_pl.pipeline.run_folder import fingerprint
 
 MANIFEST = "manifest.json"
@@ -241,15 +242,13 @@ def place_file(source: Path, target: Path) -> None:
     Raises:
         RunError: the target cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{PART}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(source, temporary)
         temporary.replace(target)
     except OSError as error:
-        raise RunError(
-            f"cannot write {target}: {error.strerror}; free some space or choose another --output"
-        ) from error
+        raise unwritable(target, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # renaming one link of a file to another leaves both

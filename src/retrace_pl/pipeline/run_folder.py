@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.files import read_json, read_tensors, write_json
+from retrace_pl.files import read_json, read_tensors, remove_parts, write_json
 
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -83,7 +83,11 @@ class RunFolder:
         return False
 
     def begin(self, stage: str, later: tuple[str, ...]) -> None:
-        """Forgets the marker of `stage`, and markers and outputs of the `later` stages that it makes outdated."""
+        """Forgets the marker of `stage`, and markers and outputs of the `later` stages that it makes outdated.
+
+        What an attempt that was killed had begun to write goes too.
+        """
+        remove_parts(self.root)
         for name in (stage, *later):
             marker = self._marker(name)
             if name != stage and marker.is_file():
