@@ -10,9 +10,10 @@ from retrace_pl.errors import InputError, RunError
 from retrace_pl.external.run import PairRun
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Generator
+from retrace_pl.pipeline.checkpoints import discard_checkpoints
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.train_stages import GENERATOR, weights_file
-from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit
+from retrace_pl.pipeline.training import check_finite, fit
 from retrace_pl.tasks import generator_task
 
 __all__ = ["generator", "load_generator"]

@@ -24,9 +24,10 @@ from retrace_pl.mls_bench.results import gap_to, recipe_of, training_key, versio
 from retrace_pl.mls_bench.scores import Measured, Validity, measure, score_fields
 from retrace_pl.mls_bench.settings import CHANNELS, PRETRAINING, Limits, Setting, find_preset
 from retrace_pl.models import ImageClassifier
+from retrace_pl.pipeline.checkpoints import discard_checkpoints
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint, load_weights, seed_for, seeded_module
-from retrace_pl.pipeline.training import check_finite, discard_checkpoints, fit, torch_device
+from retrace_pl.pipeline.training import check_finite, fit, torch_device
 from retrace_pl.tasks import ClassifierTask, UnlearningTask
 
 ORIGINAL = "original"

@@ -16,7 +16,7 @@ from retrace_pl._version import __version__
 from retrace_pl.data import AuditDataModule
 from retrace_pl.pipeline.cache import Artefact, file_hash
 from retrace_pl.pipeline.code import LIBRARIES, code_hashes
-from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
+from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun, arithmetic
 from retrace_pl.pipeline.training import torch_device
 
 TRACE_WEIGHTS = "trace_weights.json"
@@ -169,8 +169,8 @@ def _loading(run: AuditRun) -> dict[str, Any]:
 def _training(run: AuditRun) -> dict[str, Any]:
     """How a training runs: several processes see several batches a step."""
     settings = run.settings["trainer"]
-    names = ("precision", "accumulate_grad_batches", "devices", "num_nodes")
-    return {name: settings[name] for name in names} | platform(run)
+    processes = {name: settings[name] for name in ("devices", "num_nodes")}
+    return arithmetic(settings) | processes | platform(run)
 
 
 def platform(run: AuditRun) -> dict[str, Any]:

@@ -175,6 +175,7 @@ class TrainerSettings:
         num_nodes: number of machines.
         precision: Lightning precision, for example `bf16-mixed`.
         accumulate_grad_batches: batches per optimiser step of the classifiers.
+        gradient_clip_val: largest norm of the classifiers' gradients, longer ones are scaled down; unset: no limit.
         threads: CPU threads of torch; small models run faster with one. Unset: torch decides.
 
     Raises:
@@ -187,10 +188,13 @@ class TrainerSettings:
     num_nodes: int = 1
     precision: str = "32-true"
     accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("trainer.", self, "num_nodes", "accumulate_grad_batches", "threads")
+        if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
+            raise InputError(f"trainer.gradient_clip_val is {self.gradient_clip_val}; set it above 0, or leave it out")
 
 
 @dataclass

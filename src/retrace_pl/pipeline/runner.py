@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -117,7 +117,7 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
         return fingerprint([*parts, *own_code(list(parts))])
 
     audit = settings["audit"]
-    precision = {name: settings["trainer"][name] for name in ("precision", "accumulate_grad_batches")}
+    precision = arithmetic(settings["trainer"])
     pretrain = key(ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision)
     generator = key(ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision)
     unlearn = key(pretrain, part("unlearning"), retrained_models(settings), *further_models(settings))
@@ -131,6 +131,18 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     evaluate = key(attack, audit, part("name"))
     report = fingerprint([evaluate])
     return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
+
+
+def arithmetic(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's settings that change what a training computes; one that is unset is left out of keys.
+
+    Args:
+        trainer: the settings of the section `trainer`.
+    """
+    found = {name: trainer[name] for name in ("precision", "accumulate_grad_batches")}
+    if trainer.get("gradient_clip_val") is not None:
+        found["gradient_clip_val"] = trainer["gradient_clip_val"]
+    return found
 
 
 def run_stages(run: AuditRun, stages: tuple[str, ...], *, own_process: bool) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from retrace_pl.errors import InputError
 from retrace_pl.files import write_json
 from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, complete, place_file
+from retrace_pl.pipeline.checkpoints import discard_checkpoints
 from retrace_pl.pipeline.run_folder import RunFolder
 from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
-from retrace_pl.pipeline.training import discard_checkpoints
 
 WEIGHTS, SECONDS = "weights.safetensors", "seconds.json"
 TAKEN = "RETRACE_TAKEN_FROM_CACHE"

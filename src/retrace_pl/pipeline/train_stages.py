@@ -245,6 +245,7 @@ def fit_classifier(
         settings=run.config.trainer,
         quiet=run.quiet,
         accumulate_grad_batches=run.config.trainer.accumulate_grad_batches,
+        gradient_clip_val=run.config.trainer.gradient_clip_val,
     )
     return model
 

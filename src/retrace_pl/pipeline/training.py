@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +12,12 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import DivergenceError, InputError, RunError
+from retrace_pl.pipeline.checkpoints import REMEDY, WholeCheckpointIO, check_readable, last_checkpoint
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.parsing import one_line
 from retrace_pl.pipeline.run_folder import RunFolder
+from retrace_pl.tasks import DivergenceGuard
 
 
 def torch_device(settings: TrainerSettings) -> torch.device:
@@ -96,23 +95,22 @@ def fit(
 
     Raises:
         InputError: as `make_trainer`.
-        RunError: the checkpoint to resume from is damaged.
+        RunError: the checkpoint to resume from is damaged or another model's, or the training diverged; the checkpoint
+            of its last good epoch stays.
         KeyboardInterrupt: the user pressed Ctrl-C; the last finished epoch is kept.
     """
-    folder = run.root / "checkpoints" / f"{name}-{key}"
-    for outdated in (run.root / "checkpoints").glob(f"{name}-*"):
-        if outdated != folder:
-            shutil.rmtree(outdated, ignore_errors=True)
-    last = folder / "last.ckpt"
-    _check_readable(last)
+    last = last_checkpoint(run, name, key)
+    check_readable(last)
     trainer = make_trainer(
         settings,
         quiet=quiet,
         max_epochs=epochs,
         callbacks=[
-            ModelCheckpoint(dirpath=folder, filename=last.stem, save_top_k=1, enable_version_counter=False),
+            ModelCheckpoint(dirpath=last.parent, filename=last.stem, save_top_k=1, enable_version_counter=False),
+            DivergenceGuard(),
             *options.pop("callbacks", []),
         ],
+        plugins=[WholeCheckpointIO()],
         logger=TensorBoardLogger(run.root / "tensorboard", name=name, version=""),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
@@ -124,27 +122,16 @@ def fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
+    except DivergenceError as error:
+        kept = f"its last good epoch is kept in {last}" if last.is_file() else "no epoch of it was finished"
+        raise RunError(f"training of {name} stopped: {error}; {kept}") from error
+    except RuntimeError as error:
+        if "in loading state_dict" not in str(error):
+            raise
+        raise RunError(f"{last} holds the weights of another architecture than {name}; {REMEDY}") from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer
-
-
-def _check_readable(checkpoint: Path) -> None:
-    if not checkpoint.is_file():
-        return
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise RunError(f"{checkpoint} cannot be read; delete it and run again to train from the start") from error
-
-
-def discard_checkpoints(run: RunFolder, name: str) -> None:
-    """Removes the resume checkpoints of a finished training; its product is stored as safetensors."""
-    folder: Path = run.root / "checkpoints"
-    for used in folder.glob(f"{name}-*"):
-        shutil.rmtree(used, ignore_errors=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def check_finite(module: torch.nn.Module, name: str) -> None:

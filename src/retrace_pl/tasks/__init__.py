@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retrace_pl.tasks.base import BaseTask
 from retrace_pl.tasks.classifier import ClassifierTask
+from retrace_pl.tasks.divergence import DivergenceGuard
 from retrace_pl.tasks.evaluation import (
     EvaluationTask,
     Reference,
@@ -21,6 +22,7 @@ from retrace_pl.tasks.unlearning import UnlearningTask
 __all__ = [
     "BaseTask",
     "ClassifierTask",
+    "DivergenceGuard",
     "EvaluationTask",
     "GeneratorTask",
     "GeneratorTrainingTask",

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.errors import DivergenceError, InputError, RunError
 from retrace_pl.unlearning.adapt import AdaptedMethod, as_method
 from retrace_pl.unlearning.base import DATA, Batch, Batches, UnlearningMethod
 
@@ -38,7 +38,7 @@ class UnlearningTask(LightningModule):
     `UnlearningMethod`, have no `edit` and call `self.backward(loss)`, which goes through `manual_backward`; plain user
     classes and one-shot methods are refused.
 
-    Failures: a loss or weights that are not finite end the run with a RunError, and `model` then holds the last
+    Failures: a loss or weights that are not finite end the run with a DivergenceError, and `model` then holds the last
     weights at which the loss was finite.
 
     Checkpoints hold weights, optimiser, plain numbers and the method's `state_dict`, so they load with
@@ -250,7 +250,7 @@ class UnlearningTask(LightningModule):
     def _fail(self, what: str, where: str) -> None:
         if self._good:
             self.model.load_state_dict(self._good)
-        raise RunError(
+        raise DivergenceError(
             f"{self.method.name} diverged at {where}: {what}; lower unlearning lr or strength (the model is back at "
             "its last good weights)."
         )

@@ -17,7 +17,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.models import Classifier
 from retrace_pl.pipeline.parsing import parse
 from retrace_pl.pipeline.run_folder import fingerprint, seed_for
-from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun
+from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun, arithmetic
 from retrace_pl.pipeline.shared_training import run_trainings
 from retrace_pl.pipeline.train_stages import (
     ORIGINAL,
@@ -128,9 +128,8 @@ class SeedSetting:
 
 def reference_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The part of an audit's settings that f+ and its retrained references depend on."""
-    trainer = settings["trainer"]
-    precision = {name: trainer[name] for name in ("precision", "accumulate_grad_batches")}
-    return {name: settings[name] for name in ("seed", "data", "classifier")} | {"trainer": precision}
+    trainer = arithmetic(settings["trainer"])
+    return {name: settings[name] for name in ("seed", "data", "classifier")} | {"trainer": trainer}
 
 
 def open_settings(arguments: Sequence[str], seeds: Sequence[int], folder: Path, *, quiet: bool) -> list[SeedSetting]:
