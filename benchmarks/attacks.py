@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 DATA = {
@@ -107,7 +107,7 @@ def cell(data: str, unlearning: str, seed: int, runs: Path, quick: bool) -> dict
         **(QUICK if quick else {}),
     }
     folder = runs / f"{data}-{unlearning.replace(' ', '_')}-seed{seed}"
-    run = run_audit(data, folder, overrides, cache=runs / "cache", stages=STAGES)
+    run = Audit.from_config(data, folder, overrides, cache=runs / "cache").run(STAGES)
     return summary(unlearning, seed, dict(run.metrics), searches=_read(folder / "searches.json"))
 
 

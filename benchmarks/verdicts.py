@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks import hardware, preset
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 
 UNLEARNING = {
     "negative gradient": "unlearning/digits/negative_gradient",
@@ -45,7 +45,7 @@ def audit(name: str, seed: int, runs: Path, queries: int, repeats: int) -> dict[
         "unlearning": preset(file) if file else {"class_path": "retrace_pl.unlearning.train_again.TrainAgain"},
     }
     folder = runs / f"{name.replace(' ', '_')}-seed{seed}"
-    metrics = dict(run_audit("digits", folder, overrides, cache=runs / "cache").metrics)
+    metrics = dict(Audit.from_config("digits", folder, overrides, cache=runs / "cache").run().metrics)
     arms = {"attack": metrics["attack"], **{arm: metrics["controls"].get(arm) for arm in ARMS}}
     return {
         "unlearning": name,

@@ -238,7 +238,7 @@ def test_a_slurm_job_asks_for_what_is_set(one_cell, tiny, tmp_path, monkeypatch)
 def test_a_finished_cell_is_not_run_twice(arena_copy, tiny, monkeypatch):
     request = parse("", ["--config", str(tiny), "--output", str(arena_copy), GOOD])
     plan = make_plan(request.config, request.folder)
-    monkeypatch.setattr("retrace_pl.pipeline.api.run_audit", None)
+    monkeypatch.setattr("retrace_pl.pipeline.api.Audit", None)
     record = run_cell(plan.cells[0], Work(plan.audit, arena_copy, arena_copy / "cache"))
     assert record.done
 

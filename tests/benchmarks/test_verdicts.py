@@ -37,11 +37,11 @@ def metrics():
 def test_every_method_is_audited_once_with_all_controls(verdicts, monkeypatch, tmp_path):
     asked = []
 
-    def run(config, folder, overrides, cache):
+    def from_config(config, folder, overrides, cache):
         asked.append((config, overrides["unlearning"]["class_path"].rpartition(".")[2], overrides["audit.controls"]))
-        return SimpleNamespace(metrics=metrics())
+        return SimpleNamespace(run=lambda: SimpleNamespace(metrics=metrics()))
 
-    monkeypatch.setattr(verdicts, "run_audit", run)
+    monkeypatch.setattr(verdicts, "Audit", SimpleNamespace(from_config=from_config))
     monkeypatch.setattr(sys, "argv", ["verdicts.py", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")])
     verdicts.main()
     verdicts.main()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from retrace_pl.attacks import InferenceAttack
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 from retrace_pl.pipeline.config import STAGES
 from retrace_pl.pipeline.parsing import config_folders
 
@@ -43,7 +43,7 @@ def attacked(finished_run, tmp_path_factory):
             settings = settings_of(name)
             lists["inferences" if is_inference(settings) else "baselines"][name] = settings
         others = {kind: list(found.values()) for kind, found in lists.items()}
-        metrics = run_audit(folder / "config.yaml", folder, PLAIN | others | overrides, stages=STAGES[:-1]).metrics
+        metrics = Audit.from_config(folder / "config.yaml", folder, PLAIN | others | overrides).run(STAGES[:-1]).metrics
         rows = {}
         for kind, presets in lists.items():
             rows |= dict(zip(presets, metrics[kind].values(), strict=True))

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from retrace_pl.attacks import ReTrace
 from retrace_pl.audit import CONTROLS
 from retrace_pl.cli import INTERRUPTED, main
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 from retrace_pl.pipeline.other_attacks import attack_names, distinguishing
 from retrace_pl.pipeline.parsing import config_folders, parse
 from retrace_pl.pipeline.parts import parts
@@ -44,7 +44,7 @@ def with_others(finished_run, tmp_path_factory, toys):
     """The finished audit, attacked once more with other attacks beside; read only."""
     folder = tmp_path_factory.mktemp("others") / "run"
     shutil.copytree(finished_run, folder)
-    run_audit(folder / "config.yaml", folder, SETTINGS)
+    Audit.from_config(folder / "config.yaml", folder, SETTINGS).run()
     return folder
 
 
@@ -131,7 +131,7 @@ def test_inferences_are_judged_by_the_truth(with_others, metrics):
 def test_a_missing_access_level_is_a_reason_too(with_others, tmp_path, toys, capsys):
     folder = Path(shutil.copytree(with_others, tmp_path / "run"))
     rivals = [{"class_path": "toy_attacks.WhiteSearcher"}, {"class_path": "RandomSearcher"}]
-    run = run_audit(folder / "config.yaml", folder, {"access": "black", "rivals": rivals}, quiet=False)
+    run = Audit.from_config(folder / "config.yaml", folder, {"access": "black", "rivals": rivals}, quiet=False).run()
     assert run.metrics["baselines"]["best_public"]["applicable"] is True
     assert "needs access=white" in run.metrics["rivals"]["white"]["reason"]
     assert "distribution" in run.metrics["rivals"]["random"]
@@ -152,7 +152,9 @@ def test_an_attack_that_exceeds_the_budget_is_refused(run_copy, tiny, toys, caps
 def test_an_inference_that_learns_from_an_unlearning_of_its_own_gets_one(with_others, tmp_path, toys):
     folder = Path(shutil.copytree(with_others, tmp_path / "run"))
     leaks = [{"class_path": "retrace_pl.attacks.UnlearningLeaks"}]
-    run = run_audit(folder / "config.yaml", folder, {"baselines": [], "inferences": leaks, "queries": 128})
+    run = Audit.from_config(
+        folder / "config.yaml", folder, {"baselines": [], "inferences": leaks, "queries": 128}
+    ).run()
     found = run.metrics["inferences"]["unlearning_leaks"]
     assert found["applicable"] is True
     assert found["answer"]["shadow_deleted"] > 0
@@ -163,7 +165,7 @@ def test_an_inference_that_learns_from_an_unlearning_of_its_own_gets_one(with_ot
 
 def test_without_controls_the_baselines_run_once(with_others, tmp_path, toys):
     folder = Path(shutil.copytree(with_others, tmp_path / "run"))
-    run = run_audit(folder / "config.yaml", folder, {"audit.baseline_controls": False})
+    run = Audit.from_config(folder / "config.yaml", folder, {"audit.baseline_controls": False}).run()
     found = run.metrics["baselines"]["best_public"]
     assert found["controls"] == {}
     assert found["leakage"]["avoidable"] is None
@@ -172,7 +174,7 @@ def test_without_controls_the_baselines_run_once(with_others, tmp_path, toys):
 
 def test_an_audit_without_others_leaves_no_trace_of_earlier_ones(with_others, tmp_path, toys):
     folder = Path(shutil.copytree(with_others, tmp_path / "run"))
-    run = run_audit(folder / "config.yaml", folder, {"baselines": [], "inferences": []})
+    run = Audit.from_config(folder / "config.yaml", folder, {"baselines": [], "inferences": []}).run()
     assert (run.metrics["baselines"], run.metrics["inferences"]) == ({}, {})
     assert not list(folder.glob("inferences*"))
 
@@ -208,9 +210,9 @@ def test_an_interruption_between_two_baselines_costs_only_the_second(
 
 def test_another_method_takes_the_controls_of_the_baselines_from_the_cache(tmp_path, tiny, toys, capsys):
     settings = SETTINGS | {"queries": 128}
-    run_audit(tiny, tmp_path / "first", settings | {"unlearning": "Identity"}, cache=tmp_path / "cache")
+    Audit.from_config(tiny, tmp_path / "first", settings | {"unlearning": "Identity"}, cache=tmp_path / "cache").run()
     capsys.readouterr()
-    run_audit(tiny, tmp_path / "second", settings, cache=tmp_path / "cache", quiet=False)
+    Audit.from_config(tiny, tmp_path / "second", settings, cache=tmp_path / "cache", quiet=False).run()
     shown = capsys.readouterr().err
     kinds = [*(f"baseline.{name}" for name in (*RUN, "unsuited")), "inference.largest_gap", "inference.needs_white"]
     for kind in kinds:

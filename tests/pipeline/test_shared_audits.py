@@ -16,7 +16,7 @@ from retrace_pl.cli import INTERRUPTED, main
 from retrace_pl.errors import InputError
 from retrace_pl.files import write_tensors
 from retrace_pl.pipeline import shared_training, train_stages
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 from retrace_pl.pipeline.artefacts import (
     classifier_artefact,
     generator_artefact,
@@ -60,7 +60,7 @@ def work(monkeypatch):
 def filled_cache(tmp_path_factory, tiny_file):
     """What an audit of another unlearning method leaves in a cache."""
     folder = tmp_path_factory.mktemp("shared")
-    run_audit(tiny_file, folder / "run", {"unlearning": "Identity"}, cache=folder / "cache", stages=WITHOUT_REPORT)
+    Audit.from_config(tiny_file, folder / "run", {"unlearning": "Identity"}, cache=folder / "cache").run(WITHOUT_REPORT)
     return folder / "cache"
 
 
@@ -107,14 +107,14 @@ def test_a_damaged_model_is_trained_again(cache, finished_run, tmp_path, tiny, w
     [weights] = cache.glob("retrained-1/*/weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-8])
     out = tmp_path / "run"
-    run_audit(tiny, out, cache=cache, stages=WITHOUT_REPORT)
+    Audit.from_config(tiny, out, cache=cache).run(WITHOUT_REPORT)
     assert work["trained"] == ["unlearned", "retrained-1"]
     assert judged(out) == judged(finished_run)
 
 
 def test_what_is_switched_off_costs_nothing(tmp_path, tiny, work):
     bare = {"audit.controls": [], "rivals": [], "audit.repeats": 1}
-    run = run_audit(tiny, tmp_path / "run", bare, stages=WITHOUT_REPORT)
+    run = Audit.from_config(tiny, tmp_path / "run", bare).run(WITHOUT_REPORT)
     assert work == {"trained": ["original", "evaluator", "generator", "unlearned"], "searches": 1}
     assert run.metrics["controls"] == {}
     assert not (tmp_path / "run" / "report.html").exists()
@@ -123,7 +123,7 @@ def test_what_is_switched_off_costs_nothing(tmp_path, tiny, work):
 
 def test_unknown_stages_are_refused(tmp_path, tiny):
     with pytest.raises(InputError, match="there is no stage 'pretraining'"):
-        run_audit(tiny, tmp_path / "run", stages=["pretraining"])
+        Audit.from_config(tiny, tmp_path / "run").run(["pretraining"])
     assert not (tmp_path / "run").exists()
 
 

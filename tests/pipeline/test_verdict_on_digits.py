@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrace_pl.audit import Status, decide
-from retrace_pl.pipeline.api import run_audit
+from retrace_pl.pipeline.api import Audit
 from retrace_pl.pipeline.config import STAGES
 
 pytestmark = pytest.mark.timeout(900)  # the first test trains what all of them share
@@ -39,7 +39,9 @@ def audited(tmp_path_factory):
     def audit(name):
         if name not in done:
             settings = SETTINGS | METHODS[name]
-            done[name] = run_audit(CONFIG, folder / name, settings, cache=folder / "cache", stages=STAGES[:-1]).metrics
+            done[name] = (
+                Audit.from_config(CONFIG, folder / name, settings, cache=folder / "cache").run(STAGES[:-1]).metrics
+            )
         return done[name]
 
     return audit

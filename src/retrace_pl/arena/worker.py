@@ -83,14 +83,14 @@ def run_cell(cell: Cell, work: Work) -> CellRecord:
 
 def _audit(cell: Cell, work: Work, folder: Path) -> CellRecord:
     from retrace_pl.files import read_json
-    from retrace_pl.pipeline.api import run_audit
+    from retrace_pl.pipeline.api import Audit
     from retrace_pl.pipeline.run_folder import RunFolder
     from retrace_pl.pipeline.shared_training import seconds_file
 
     (folder / TRACE).unlink(missing_ok=True)
     start = time.perf_counter()
     try:
-        run = run_audit(work.audit, work.output / cell.run, cell.overrides, quiet=True, cache=work.cache, stages=STAGES)
+        run = Audit.from_config(work.audit, work.output / cell.run, cell.overrides, cache=work.cache).run(STAGES)
         record = cell.record("done").take(run.metrics)
         finished = RunFolder(run.folder)
         record.seconds = finished.seconds()  # an attempt that was interrupted has finished some stages before

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from retrace_pl.attacks import Attack, AttackContext, NotApplicable, Reconstruction, prior_only
 from retrace_pl.audit import parse_controls
+from retrace_pl.envs import CandidatePool
 from retrace_pl.errors import AccessError
-from retrace_pl.files import write_json, write_tensors
+from retrace_pl.files import read_json, read_tensors, write_json, write_tensors
 from retrace_pl.pipeline.artefacts import prior_artefact, search_artefact, search_inputs
 from retrace_pl.pipeline.cache import Job, complete, place_file
 from retrace_pl.pipeline.observers import SEARCH_LOG
@@ -179,6 +180,42 @@ def write_searches(
     for name, path in policy.items():
         place_file(path, folder.path(name))
     return [CANDIDATES, CURVES, SEARCHES, *policy]
+
+
+def read_reconstructions(folder: RunFolder) -> list[Reconstruction]:
+    """What the audited attack of a finished stage found, one reconstruction for each repeat.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        Reconstructions as the attack returned them, without what was not kept: only the first has a curve.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    records, curves = (read_json(folder.path(name)) for name in (SEARCHES, CURVES))
+    tensors = read_tensors(folder.path(CANDIDATES))
+    labels = [label for label, record in records.items() if record["name"] == AUDITED]
+    found = []
+    for label in labels:
+        own = {name.removeprefix(f"{label}/"): value for name, value in tensors.items() if name.startswith(f"{label}/")}
+        pool = {name: own.pop(f"pool_{name}") for name in ("latents", "scores") if f"pool_{name}" in own}
+        first = records[label]["repeat"] == 0
+        found.append(
+            Reconstruction(
+                instance=own["instance"],
+                instance_score=float(own["instance_score"]),
+                inputs=own["inputs"],
+                scores=own["scores"],
+                queries=int(records[label]["queries"]),
+                curve=[(int(asked), best, top) for asked, best, top in curves.get(AUDITED, [])] if first else [],
+                instance_latent=own.get("instance_latent"),
+                latents=own.get("latents"),
+                pool=CandidatePool.from_state(pool) if pool else None,
+            )
+        )
+    return found
 
 
 def _curve_name(record: Mapping[str, Any]) -> str | None:

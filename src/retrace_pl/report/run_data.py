@@ -73,6 +73,31 @@ class RunData:
         """Words for the metrics of the kind of data that the run is about."""
         return glossary_of(self.metrics)
 
+    @property
+    def verdict(self) -> str:
+        """`leak`, `no_evidence` or `invalid`; `metrics["verdict_reason"]` says why."""
+        return str(self.metrics["verdict"])
+
+    @property
+    def candidates(self) -> Array | list[str] | None:
+        """What the attack found: images [k, C, H, W] in [0, 1] or k texts; None where the files hold neither."""
+        name = "attack.distribution"
+        return self.texts[name] if name in self.texts else self.images(name)
+
+    @property
+    def report(self) -> Path | None:
+        """The HTML report, or None where it was not written."""
+        return self._existing("report.html")
+
+    @property
+    def tensorboard(self) -> Path | None:
+        """Folder of the TensorBoard logs, or None where nothing was logged."""
+        return self._existing("tensorboard")
+
+    def _existing(self, name: str) -> Path | None:
+        path = self.folder / name
+        return path if path.exists() else None
+
     def get(self, path: str) -> Any:
         """Value of ``metrics.json`` at a dotted path, or None."""
         return lookup(self.metrics, path)
