@@ -1,25 +1,28 @@
-"""What z controls: ``python benchmarks/text_latent.py --data FOLDER [--epochs N] [--public N] [--json FILE]``.
+"""What z controls: ``python benchmarks/text_latent.py --data FOLDER [--seeds N ...] [--json FILE]``.
 
-A GPT-2 with a latent prefix is trained on public AG News texts of all four classes as an audit trains it, an evaluator
-on texts of its own. Then, with z ~ N(0, I) and the text G(z):
+A GPT-2 steered by a latent is trained on public AG News texts of all four classes with the settings of
+configs/audit/ag_news_tiny.yaml, an evaluator on texts of its own. Then, with z ~ N(0, I) and the text G(z):
 
 - mutual information between z and the class c that the evaluator sees in G(z), in nats. Estimator: the bound of Barber
   and Agakov (2003), I(z; c) >= H(c) - E[-log q(c | z)], q a multinomial logistic regression on z, fitted on one half
   and measured on the other, both ways round. So it counts what z says about the class in the plainest way, linearly,
   and is below the truth. Control: the same with the pairs (z, c) shuffled;
-- the same between the encoder's mean of an unseen text and the true class of that text;
-- reconstructions of unseen texts from the encoder's mean, by ROUGE-L F1 and by the evaluator's class, beside
-  reconstructions of other texts;
+- the same between the encoder's latent of an unseen text and the true class of that text;
+- texts written for the latents of unseen texts: ROUGE-L F1 and cosine of the token counts with the unseen text, and the
+  evaluator's class, beside those written for other texts;
+- perplexity of unseen texts under their own latents and under those of other texts;
 - the distance of neighbouring texts on a path from one latent to another, beside that of unrelated texts;
+- how much samples repeat: share of different two-token sequences in a sample, among all samples, and of real texts;
 - whether the same latent gives the same text in batches of other sizes.
 
-With ``--json FILE`` the table and the texts are written beside it as Markdown.
+With ``--json FILE`` the tables and the texts of the first seed are written beside it as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,9 +35,9 @@ from torch import Tensor
 from torchmetrics.functional.text.rouge import rouge_score
 
 from _training import accuracy, fit
-from retrace_pl.data import HuggingFaceTextSource, TextUnlearningDataModule, TrainedTokenizer
+from retrace_pl.data import TextUnlearningDataModule
 from retrace_pl.files import atomic_path, write_json
-from retrace_pl.models import DistilBertClassifier, GPT2Generator
+from retrace_pl.pipeline.parsing import parse
 from retrace_pl.tasks import ClassifierTask, TextGeneratorTask
 
 
@@ -88,6 +91,28 @@ def classes_of(model: torch.nn.Module, texts: Tensor) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in texts.split(512)])
 
 
+def repeats(rows: list[list[int]], size: int = 2) -> tuple[float, float]:
+    """Share of different sequences of `size` tokens: within a text, averaged, and among all texts."""
+    grams = [list(zip(*(row[start:] for start in range(size)), strict=False)) for row in rows]
+    within = float(np.mean([len(set(found)) / max(1, len(found)) for found in grams]))
+    return within, len(set().union(*grams)) / max(1, sum(map(len, grams)))
+
+
+def words_of(texts: Tensor) -> list[list[int]]:
+    """Token ids of texts [n, L] without special tokens, which are 0 to 3 here."""
+    return [[token for token in row if token > 3] for row in texts.tolist()]
+
+
+@torch.no_grad()
+def likelihood(task: TextGeneratorTask, texts: Tensor, latents: Tensor) -> float:
+    """Mean of -log p(x | z) in nats per token."""
+    parts = [
+        task.generator.losses(z, task.generator.tokens(x))
+        for x, z in zip(texts.split(128), latents.split(128), strict=True)
+    ]
+    return float(sum(losses.sum() for losses, _ in parts) / sum(counts.sum() for _, counts in parts))
+
+
 @torch.no_grad()
 def measure(
     task: TextGeneratorTask, evaluator: torch.nn.Module, data: TextUnlearningDataModule, n: int, seed: int
@@ -100,39 +125,53 @@ def measure(
     seen = classes_of(evaluator, texts)
     shuffled = latents[torch.randperm(n, generator=random)]
     test = data.split("test")
-    means = torch.cat([task.posterior(part)[0] for part in test.inputs.split(512)])
-    rebuilt = torch.cat([generator(part) for part in means.split(512)])
+    codes = generator.encode(test.inputs)
+    rebuilt = torch.cat([generator(part) for part in codes.split(512)])
     originals, rebuilt_texts = decode(test.inputs), decode(rebuilt)
+    both = generator.points(torch.cat([test.inputs, rebuilt]))
+    ours, theirs = both[len(rebuilt) :], both[: len(rebuilt)]
     walk = torch.cat([path(*latents[2 * i : 2 * i + 2], 9) for i in range(50)])
     steps = generator.points(torch.cat([generator(part) for part in walk.split(512)]))
     inside = torch.arange(len(walk)) % 9 < 8
     other = torch.randperm(len(steps), generator=random)
     few = torch.cat([generator(part) for part in latents[:256].split(37)])
     kept = classes_of(evaluator, rebuilt)
+    own, swapped = likelihood(task, test.inputs, codes), likelihood(task, test.inputs, codes.roll(1, 0))
+    within, among = repeats(words_of(texts[: len(test.inputs)]))
+    real_within, real_among = repeats(words_of(test.inputs))
     figures = {
         "classes_entropy": entropy(seen),
         "information_prior": information(latents, seen),
         "information_prior_shuffled": information(shuffled, seen),
-        "information_posterior": information(means, test.labels),
-        "information_posterior_shuffled": information(means[torch.randperm(len(means), generator=random)], test.labels),
-        "posterior_entropy": entropy(test.labels),
+        "latent_variance_unseen_texts": float(codes.square().mean()),
+        "true_classes_entropy": entropy(test.labels),
+        "information_encoder": information(codes, test.labels),
+        "information_encoder_shuffled": information(codes[torch.randperm(len(codes), generator=random)], test.labels),
         "reconstruction_rouge_l": rouge(rebuilt_texts[:300], originals[:300]),
         "reconstruction_rouge_l_other": rouge(rebuilt_texts[:300], originals[1:301]),
+        "reconstruction_cosine": similarity(ours, theirs),
+        "reconstruction_cosine_other": similarity(ours, theirs.roll(1, 0)),
         "reconstruction_same_class": float((kept == test.labels).float().mean()),
         "reconstruction_same_class_chance": float((kept == test.labels.roll(1)).float().mean()),
+        "test_perplexity": math.exp(own),
+        "test_perplexity_other_latent": math.exp(swapped),
         "neighbours_cosine": similarity(steps[:-1][inside[:-1]], steps[1:][inside[:-1]]),
         "unrelated_cosine": similarity(steps, steps[other]),
+        "distinct_2_within": within,
+        "distinct_2_within_real": real_within,
+        "distinct_2_among": among,
+        "distinct_2_among_real": real_among,
         "distinct_texts": len(texts.unique(dim=0)) / n,
         "same_text_in_other_batches": float((few == texts[:256]).all(1).float().mean()),
+        "evaluator_accuracy": accuracy(evaluator, test.inputs, test.labels),
     }
     names = data.classes
+    ends = path(codes[0], codes[_another(test.labels)], 7)
     examples = {
-        "interpolation": _described(
-            path(means[0], means[_another(test.labels)], 7), generator, evaluator, decode, names
-        ),
+        "interpolation": _described(ends, generator, evaluator, decode, names),
         "interpolation_prior": _described(path(latents[0], latents[1], 7), generator, evaluator, decode, names),
-        "reconstructions": [list(pair) for pair in zip(originals[:6], rebuilt_texts[:6], strict=True)],
         "samples": [[names[int(label)], text] for label, text in zip(seen[:8], decode(texts[:8]), strict=True)],
+        "reconstructions": [list(pair) for pair in zip(originals[:6], rebuilt_texts[:6], strict=True)],
     }
     return {"figures": figures, "examples": examples}
 
@@ -146,95 +185,84 @@ def _described(latents: Tensor, generator: Any, evaluator: Any, decode: Any, nam
     return [[names[int(label)], text] for label, text in zip(classes_of(evaluator, texts), decode(texts), strict=True)]
 
 
+TITLES = {
+    "interpolation": "From the latent of one unseen text to that of a text of another class",
+    "interpolation_prior": "From one sample of N(0, I) to another",
+    "samples": "Samples",
+    "reconstructions": "Unseen texts, and what is written for their latents",
+}
+
+
 def table(result: dict[str, Any]) -> str:
-    """Figures and texts as Markdown."""
-    lines = ["| figure | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.3f} |" for name, value in result["figures"].items()]
-    for title in ("interpolation", "interpolation_prior", "samples", "reconstructions"):
-        lines += ["", f"**{title}**", ""]
-        lines += [
-            f"- {first}: {second}" if title != "reconstructions" else f"- {first} -> {second}"
-            for first, second in result["examples"][title]
-        ]
+    """Figures of all seeds and texts of the first as Markdown."""
+    seeds = list(result["seeds"])
+    lines = [f"| figure | {' | '.join(f'seed {seed}' for seed in seeds)} |", "|---|" + "---|" * len(seeds)]
+    for name in result["seeds"][seeds[0]]["figures"]:
+        cells = " | ".join(f"{result['seeds'][seed]['figures'][name]:.3f}" for seed in seeds)
+        lines.append(f"| {name} | {cells} |")
+    for name, title in TITLES.items():
+        lines += ["", f"**{title}** (seed {seeds[0]})", ""]
+        between = " → " if name == "reconstructions" else ": "
+        lines += [f"- {between.join(pair)}" for pair in result["seeds"][seeds[0]]["examples"][name]]
     return "\n".join(lines) + "\n"
+
+
+def train(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Models of one seed and what z controls in them."""
+    everything = ["--data.init_args.forget_class", "null", "--data.init_args.forget_fraction", "0.1"]
+    changed = [part for pair in options.set for part in (f"--{pair.partition('=')[0]}", pair.partition("=")[2])]
+    given = ["--config", "ag_news_tiny", *everything, "--data.init_args.train_size", "400", *changed]
+    config = parse("audit", "", [*given, "--data.init_args.seed", str(seed), "--seed", str(seed)]).config
+    data, chosen = config.data, config.generator
+    assert isinstance(data, TextUnlearningDataModule)
+    data.setup()
+    torch.manual_seed(seed)
+    start = time.process_time()
+    judge = config.evaluator
+    evaluator = judge.model(data.input_size, data.num_classes)
+    task = ClassifierTask(evaluator, data.num_classes, judge.optimizer, judge.scheduler, seed=seed)
+    fit(task, data.view("evaluator", "test", batch_size=judge.batch_size), epochs=judge.epochs)
+    evaluator.eval()
+    judged, start = time.process_time() - start, time.process_time()
+    writer = TextGeneratorTask(
+        chosen.model(data.sample_space),
+        seed=seed,
+        optimizer=chosen.optimizer,
+        scheduler=chosen.scheduler,
+        **chosen.task,
+    )
+    fit(writer, data.view("public", "test", batch_size=chosen.batch_size), epochs=chosen.epochs)
+    spent = time.process_time() - start
+    start = time.process_time()
+    result = measure(writer, evaluator, data, options.samples, seed)
+    result["figures"] |= {
+        "public_texts": len(data.split("public").inputs),
+        "evaluator_cpu_seconds": judged,
+        "training_cpu_seconds": spent,
+        "measuring_cpu_seconds": time.process_time() - start,
+    }
+    return result
 
 
 def main() -> None:
     """Trains, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of AG News, as parquet")
-    parser.add_argument("--public", type=int, default=8000, help="texts the generator is trained on")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--vocabulary", type=int, default=2048)
-    parser.add_argument("--length", type=int, default=24, help="tokens per text")
+    parser.add_argument("--data", required=True, help="folder that holds AG News as ag_news/*.parquet")
     parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--latent-dim", type=int, default=32)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--free-bits", type=float, default=0.25)
-    parser.add_argument("--word-dropout", type=float, default=0.3)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--set", nargs="*", default=[], help="settings to change, as NAME=VALUE")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    data = TextUnlearningDataModule(
-        HuggingFaceTextSource(options.data, text_column="text", label_column="label"),
-        TrainedTokenizer(vocab_size=options.vocabulary, cache=None),
-        forget_fraction=0.1,
-        train_size=400,
-        public_size=options.public,
-        evaluator_size=3000,
-        test_size=1000,
-        max_length=options.length,
-        seed=options.seed,
-    )
-    data.setup()
-    evaluator = DistilBertClassifier(data.input_size, data.num_classes, width=64, layers=1, window=options.length)
-    fit(ClassifierTask(evaluator, data.num_classes), data.view("evaluator", "test", batch_size=64), epochs=4)
-    evaluator.eval()
-    start = time.process_time()
-    generator = GPT2Generator(
-        data.sample_space, latent_dim=options.latent_dim, width=options.width, layers=options.layers
-    )
-    task = TextGeneratorTask(
-        generator, lr=options.lr, free_bits=options.free_bits, word_dropout=options.word_dropout, seed=options.seed
-    )
-    fit(task, data.view("public", "test", batch_size=options.batch_size), epochs=options.epochs)
-    spent = time.process_time() - start
-    start = time.process_time()
-    result = measure(task, evaluator, data, options.samples, options.seed)
-    test = data.split("test")
-    result["figures"] |= {
-        "evaluator_accuracy": accuracy(evaluator, test.inputs, test.labels),
-        **bound(task, test.inputs),
-        "training_cpu_seconds": spent,
-        "measuring_cpu_seconds": time.process_time() - start,
-    }
-    result["settings"] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in ("json", "data")
-    }
-    sys.stdout.write(table(result))
-    if options.json:
-        write_json(options.json, result)
-        with atomic_path(options.json.with_suffix(".md")) as temporary:
-            temporary.write_text(table(result), encoding="utf-8")
-
-
-@torch.no_grad()
-def bound(task: TextGeneratorTask, texts: Tensor) -> dict[str, float]:
-    """The evidence lower bound per token of unseen texts as a perplexity, and its KL in nats per text."""
-    random, sums = torch.Generator().manual_seed(0), torch.zeros(3)
-    task.eval()
-    for part in texts.split(256):
-        mean, std = task.posterior(part)
-        losses, counts = task.generator.losses(mean + std * torch.randn(mean.shape, generator=random), part)
-        kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
-        sums += torch.stack([(losses + kl).sum(), kl.sum(), counts.sum().float()])
-    return {"test_perplexity": float((sums[0] / sums[2]).exp()), "test_kl": float(sums[1] / len(texts))}
+    os.environ["RETRACE_DATA"] = options.data
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"settings": options.set, "samples": options.samples, "seeds": {}}
+    for seed in options.seeds:
+        result["seeds"][str(seed)] = train(options, seed)
+        if options.json:  # after each seed, so that an interruption loses one
+            write_json(options.json, result)
+            with atomic_path(options.json.with_suffix(".md")) as temporary:
+                temporary.write_text(table(result), encoding="utf-8")
+        sys.stdout.write(table(result))
 
 
 if __name__ == "__main__":

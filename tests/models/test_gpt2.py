@@ -3,12 +3,12 @@ import copy
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, NoRepeatNGramLogitsProcessor
 
 from retrace_pl.errors import InputError
 from retrace_pl.files import read_tensors, write_tensors
 from retrace_pl.models import Generator, GPT2Generator, TextGenerator
-from retrace_pl.models.decoding import _decode, greedy_decode
+from retrace_pl.models.decoding import _decode, forbid_repeats, greedy_decode
 from retrace_pl.models.recoding import Recoder
 from retrace_pl.models.text_generator import target_mask
 
@@ -34,12 +34,15 @@ def latents(n=16, seed=0):
 
 def reference(made, z):
     """Greedy decoding without a cache, one text at a time, in double precision."""
-    made, rows = copy.deepcopy(made).double(), []
+    made, rows, size = copy.deepcopy(made).double(), [], made.no_repeat
     for one in z.double()[:, None]:
         ids = [2]
         while len(ids) < LENGTH - 1 and ids[-1] != 3:
-            logits = made.decoder.logits(made.decoder(one, torch.tensor([ids]))[0, -1]).clone()
+            logits = made.decoder.logits(made.decoder(one, torch.tensor([ids]))[:, -1], one)[0].clone()
             logits[[0, 2] if len(ids) > 1 else [0, 2, 3]] = float("-inf")
+            for place in range(len(ids) - size + 1 if size else 0):
+                if ids[place : place + size - 1] == ids[len(ids) - size + 1 :] and ids[place + size - 1] != 3:
+                    logits[ids[place + size - 1]] = float("-inf")
             ids.append(int(logits.argmax()))
         if ids[-1] != 3:
             ids.append(3)
@@ -70,6 +73,40 @@ def test_sampling_with_a_cache_is_greedy_decoding():
     assert len({int(row.ne(0).sum()) for row in made(z)}) > 1, "texts leave the batch at different places"
 
 
+def repeated(row, size):
+    grams = [tuple(row[place : place + size]) for place in range(len(row) - size + 1)]
+    return len(grams) - len(set(grams))
+
+
+@pytest.mark.parametrize("size", [0, 2, 3])
+def test_no_sequence_occurs_twice_in_a_text(size):
+    made, z = generator(2, no_repeat=size), latents(24)
+    with torch.no_grad():
+        made.decoder.body.wte.weight[3] = 0  # texts do not end
+    samples = made(z)
+    assert torch.equal(samples, reference(made, z))
+    rows = [row[1 : row.index(3)] for row in samples.tolist()]
+    counts = [repeated(row, size or 2) for row in rows]
+    assert (max(counts) > 0) is (size == 0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_repeats_are_those_that_transformers_forbids(size):
+    random = torch.Generator().manual_seed(size)
+    for length in (1, size - 1, size, 12):
+        tokens = torch.randint(0, 4, (32, length), generator=random)
+        logits = torch.randn(32, 6, generator=random)
+        expected = NoRepeatNGramLogitsProcessor(size)(tokens, logits.clone())
+        forbid_repeats(logits, tokens, size, end=5)
+        assert torch.equal(logits, expected)
+
+
+def test_a_text_may_always_end():
+    logits = torch.zeros(2, 5)
+    forbid_repeats(logits, torch.tensor([[1, 4, 2, 1], [1, 2, 3, 1]]), 2, end=4)
+    assert logits.tolist() == [[0.0] * 5, [0.0, 0.0, float("-inf"), 0.0, 0.0]]
+
+
 def test_the_same_latent_gives_the_same_text_in_every_batch():
     made, z = generator(1), latents(64)
     together = made(z)
@@ -88,7 +125,7 @@ def test_ties_are_decided_in_double_precision():
         weight[5:7] *= 3
     single = torch.full((8, LENGTH), 0)
     single[:, 0] = 2
-    assert bool(_decode(made.decoder, z, single, 3, [0, 2]).any()), "some text was close to a tie"
+    assert bool(_decode(made.decoder, z, single, 3, [0, 2], 3).any()), "some text was close to a tie"
     assert torch.equal(made(z), reference(made, z))
 
 
@@ -108,7 +145,8 @@ def test_losses_are_those_of_the_definition():
     for row, count in enumerate(counts.tolist()):
         total = 0.0
         for place in range(1, count + 1):
-            logits = made.decoder.logits(made.decoder(z[row : row + 1], tokens[row : row + 1, :place])[0, -1])
+            one = z[row : row + 1]
+            logits = made.decoder.logits(made.decoder(one, tokens[row : row + 1, :place])[:, -1], one)[0]
             total -= float(logits.detach().log_softmax(0)[tokens[row, place]])
         assert float(losses[row].detach()) == pytest.approx(total, rel=1e-4)
     blind = torch.zeros_like(tokens, dtype=torch.bool)
@@ -124,13 +162,32 @@ def test_what_is_predicted_ends_with_the_first_end():
     assert target_mask(tokens, 3).int().tolist() == [[0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0]]
 
 
-def test_the_encoder_sees_a_text_and_not_its_padding():
-    encoder = generator().build_encoder().eval()
-    tokens = torch.tensor([[2, 7, 8, 3, 0, 0], [2, 7, 9, 3, 0, 0]])
-    mean, log_variance = encoder(tokens)
-    assert mean.shape == log_variance.shape == (2, 4)
-    torch.testing.assert_close(encoder(tokens[:, :4])[0], mean)
-    assert not torch.allclose(mean[0], mean[1])
+def test_z_reaches_every_logit():
+    made, z = generator(), latents(2)
+    state = torch.zeros(2, made.decoder.width)
+    with torch.no_grad():
+        made.decoder.words.weight.normal_(generator=torch.Generator().manual_seed(0))
+        made.decoder.words.bias.fill_(0.5)
+    torch.testing.assert_close(made.decoder.logits(state, z), z @ made.decoder.words.weight.T + 0.5)
+    moved = made.decoder.logits(state + 1.0, z) - made.decoder.logits(state, z)
+    torch.testing.assert_close(moved, made.decoder.body.wte.weight.sum(1).expand(2, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_latent_of_a_text_ignores_padding_and_special_tokens():
+    made = generator()
+    made.fit_encoder(torch.cat([texts_of(60), torch.zeros(60, 2, dtype=torch.int64)], dim=1))
+    tokens = torch.tensor([[2, 7, 8, 3, 0, 0], [2, 8, 7, 3, 0, 0], [2, 7, 9, 3, 0, 0]])
+    z = made.encode(tokens)
+    assert z.shape == (3, 4)
+    torch.testing.assert_close(made.encode(tokens[:, :4]), z)
+    torch.testing.assert_close(z[0], z[1])
+    assert not torch.allclose(z[0], z[2])
+
+
+def texts_of(n):
+    random = torch.Generator().manual_seed(0)
+    words = torch.randint(4, VOCABULARY, (n, 8), generator=random)
+    return torch.cat([torch.full((n, 1), 2), words, torch.full((n, 1), 3)], dim=1)
 
 
 def test_distances_between_texts_count_tokens():
@@ -144,9 +201,11 @@ def test_distances_between_texts_count_tokens():
 
 def test_weights_pass_through_safetensors(tmp_path):
     first, second = generator(0), generator(1)
+    first.fit_encoder(texts_of(60))
     write_tensors(tmp_path / "generator.safetensors", first.state_dict(), {})
     second.load_state_dict(read_tensors(tmp_path / "generator.safetensors"))
     assert torch.equal(first(latents()), second(latents()))
+    assert torch.equal(first.encode(texts_of(5)), second.encode(texts_of(5)))
 
 
 def test_a_local_checkpoint_of_gpt2_is_loaded(tmp_path):
@@ -156,8 +215,7 @@ def test_a_local_checkpoint_of_gpt2_is_loaded(tmp_path):
     )
     made = GPT2Generator((LENGTH, VOCABULARY), latent_dim=4, prefix=2, pretrained=str(tmp_path))
     stored = GPT2Model.from_pretrained(tmp_path).state_dict()
-    for body in (made.decoder.body, made.build_encoder().body):
-        assert all(torch.equal(body.state_dict()[name], value) for name, value in stored.items())
+    assert all(torch.equal(made.decoder.body.state_dict()[name], value) for name, value in stored.items())
     with pytest.raises(InputError, match="has 40 token ids, its tokenizer or the data's 41"):
         GPT2Generator((LENGTH, VOCABULARY + 1), pretrained=str(tmp_path))
     with pytest.raises(InputError, match="longer than the window"):
@@ -198,6 +256,8 @@ def test_another_vocabulary_goes_by_way_of_the_text(tmp_path):
     assert samples.shape == (5, 40)
     assert bool(samples[:, 0].eq(2).all())
     assert torch.equal(samples, made(latents(5)))
+    made.fit_encoder(made(latents(40)))
+    assert made.encode(inputs).shape == (1, 4)
     back = Recoder(sizes["tokenizer"], sizes["data_tokenizer"], "tokenizer")
     assert torch.equal(back(tokens, 40, pad=0, begin=2, end=3), inputs)
     assert torch.equal(copy.deepcopy(made)(latents(5)), samples)
@@ -215,6 +275,8 @@ def test_another_vocabulary_goes_by_way_of_the_text(tmp_path):
     [
         ({"latent_dim": 0}, "latent_dim"),
         ({"prefix": 0}, "prefix"),
+        ({"no_repeat": 1}, "no_repeat"),
+        ({"no_repeat": -1}, "no_repeat"),
         ({"heads": 3}, "heads is 3"),
         ({"dropout": -0.1}, "dropout"),
         ({"eos_id": 2}, "three different ids"),
@@ -234,5 +296,5 @@ def test_images_are_refused():
 
 def test_double_precision_is_not_decoded_twice():
     made, z = generator().double(), latents(4)
-    tokens = greedy_decode(made.decoder, z, LENGTH, begin=2, end=3, pad=0, banned=[0, 2])
+    tokens = greedy_decode(made.decoder, z, LENGTH, begin=2, end=3, pad=0, banned=[0, 2], no_repeat=3)
     assert torch.equal(tokens, generator()(z))

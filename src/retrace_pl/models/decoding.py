@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from retrace_pl.models.gpt2_body import GPT2Decoder
 
-__all__ = ["CLOSE", "Rank", "greedy_decode", "guided_decode"]
+__all__ = ["CLOSE", "Rank", "forbid_repeats", "greedy_decode", "guided_decode"]
 
 CLOSE = 2e-3
 """Logits that lie closer than this are compared in double precision; rounding in float32 stays far below it."""
@@ -26,7 +26,15 @@ _Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 @torch.no_grad()
 def greedy_decode(
-    decoder: GPT2Decoder, latents: Tensor, length: int, *, begin: int, end: int, pad: int, banned: Sequence[int] = ()
+    decoder: GPT2Decoder,
+    latents: Tensor,
+    length: int,
+    *,
+    begin: int,
+    end: int,
+    pad: int,
+    banned: Sequence[int] = (),
+    no_repeat: int = 0,
 ) -> Tensor:
     """The most probable token at every place, until a text ends.
 
@@ -42,6 +50,7 @@ def greedy_decode(
         end: Last token of every text.
         pad: What follows it.
         banned: Tokens that no text holds past its first.
+        no_repeat: Tokens of a sequence that no text holds twice; 0 allows everything.
 
     Returns:
         [n, T], int64: the first token, at least one token of text, the last token, padding.
@@ -51,11 +60,11 @@ def greedy_decode(
     try:
         tokens = torch.full((len(latents), length), pad, device=latents.device)
         tokens[:, 0] = begin
-        doubtful = _decode(decoder, latents, tokens, end, list(banned))
+        doubtful = _decode(decoder, latents, tokens, end, list(banned), no_repeat)
         if decoder.prefix.weight.dtype != torch.float64 and bool(doubtful.any()):
             again = tokens[doubtful].fill_(pad)
             again[:, 0] = begin
-            _decode(copy.deepcopy(decoder).double(), latents[doubtful], again, end, list(banned))
+            _decode(copy.deepcopy(decoder).double(), latents[doubtful], again, end, list(banned), no_repeat)
             tokens[doubtful] = again
     finally:
         decoder.train(training)
@@ -74,6 +83,7 @@ def guided_decode(
     end: int,
     pad: int,
     banned: Sequence[int] = (),
+    no_repeat: int = 0,
 ) -> Tensor:
     """At every place, of the tokens that the decoder thinks likeliest, the one with the highest guided score.
 
@@ -90,6 +100,7 @@ def guided_decode(
         end: Last token of every text.
         pad: What follows it.
         banned: Tokens that no text holds past its first.
+        no_repeat: Tokens of a sequence that no text holds twice; 0 allows everything.
 
     Returns:
         [n, T], int64, as `greedy_decode`.
@@ -109,10 +120,34 @@ def guided_decode(
     training = decoder.training
     decoder.eval()
     try:
-        _decode(decoder, latents, tokens, end, list(banned), choose)
+        _decode(decoder, latents, tokens, end, list(banned), no_repeat, choose)
     finally:
         decoder.train(training)
     return tokens
+
+
+def forbid_repeats(logits: Tensor, tokens: Tensor, size: int, end: int) -> None:
+    """Set the logits of tokens that would complete a sequence which a text already holds to minus infinity.
+
+    What `NoRepeatNGramLogitsProcessor` of transformers does, in one pass over the batch instead of a loop over its
+    texts, and with `end` always allowed.
+
+    Args:
+        logits: Of the next token, [n, V]; changed in place.
+        tokens: The texts so far, [n, T].
+        size: Tokens of a sequence, at least 2.
+        end: Id that may always follow.
+    """
+    count = tokens.shape[1] - size + 1
+    if count < 1:
+        return
+    starts, last = tokens.unfold(1, size - 1, 1), tokens[:, -(size - 1) :]
+    seen = starts[:, :count].eq(last[:, None]).all(2)
+    following = tokens[:, size - 1 :]
+    allowed = logits[:, end].clone()
+    rows = seen.nonzero()[:, 0]
+    logits[rows, following[seen]] = float("-inf")
+    logits[:, end] = allowed
 
 
 def _decode(
@@ -121,6 +156,7 @@ def _decode(
     tokens: Tensor,
     end: int,
     banned: list[int],
+    no_repeat: int,
     choose: _Choose | None = None,
 ) -> Tensor:
     """Fills in tokens [n, T], the likeliest or those chosen; which texts [n] were ever close to a tie."""
@@ -133,8 +169,10 @@ def _decode(
     prefix, shift = decoder.condition(latents)
     fresh = torch.cat([prefix, decoder.embed(tokens[:, :1]) + shift[:, None]], dim=1)
     for place in range(1, length - 1):
-        logits = decoder.logits(decoder.states(fresh, cache)[:, -1])
+        logits = decoder.logits(decoder.states(fresh, cache)[:, -1], latents[running])
         logits[:, banned if place > 1 else [*banned, end]] = float("-inf")  # no empty texts
+        if no_repeat:
+            forbid_repeats(logits, tokens[running, :place], no_repeat, end)
         best = logits.topk(2, dim=1)
         chosen = best.indices[:, 0] if choose is None else choose(logits, running, place)
         tokens[running, place] = chosen

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from retrace_pl.errors import InputError
 from retrace_pl.models.decoding import Rank, greedy_decode, guided_decode
-from retrace_pl.models.gpt2_body import GPT2Decoder, GPT2Encoder, build_body
+from retrace_pl.models.gpt2_body import GPT2Decoder, build_body
+from retrace_pl.models.latent_semantics import LatentSemanticEncoder
 from retrace_pl.models.pretrained import require_sizes
 from retrace_pl.models.recoding import Recoder
 from retrace_pl.models.text_generator import TextGenerator, check_sample_space, target_mask
@@ -18,18 +19,20 @@ __all__ = ["GPT2Generator"]
 
 
 class GPT2Generator(TextGenerator):
-    """GPT-2 as the decoder p(x | z) of a variational auto-encoder, z ~ N(0, I).
+    """GPT-2 as a decoder p(x | z) of texts, z ~ N(0, I) saying what they are about.
 
-    A learned linear map turns z into `prefix` embeddings that every token attends to, and another one into an embedding
-    that is added to every token's own (the two schemes of Optimus, Li et al., 2020). So z reaches each prediction
-    without a detour, and with word dropout in training (Bowman et al., 2016) the decoder cannot live on its history
-    alone.
+    z is no free code that a training could leave unused. It is a text's latent semantic analysis, fitted on the
+    training texts and spread like N(0, I) over them (`LatentSemanticEncoder`), and the decoder learns to write
+    texts for it. A learned linear map turns z into `prefix` embeddings that every token attends to, another one into an
+    embedding that is added to every token's own (the two schemes of Optimus, Li et al., 2020), and a third one into a
+    term of every token's logit.
 
     Sampling is greedy: the text of z is the most probable continuation token by token, `x_t = argmax p(x | x_<t, z)`,
-    with padding and first tokens left out. All variety comes from z, so that a search over z meets no noise, and the
-    same z gives the same text in every batch: where the two best tokens are closer than rounding could turn around, the
-    text is decoded in double precision. Sampling is batched with transformers' key-value cache, and texts that ended
-    leave the batch.
+    with padding and first tokens left out, and no sequence of `no_repeat` tokens occurring twice (Paulus et al., 2018),
+    without which greedy decoding goes round in circles. All variety comes from z, so that a search over z meets no
+    noise, and the same z gives the same text in every batch: where the two best tokens are closer than rounding could
+    turn around, the text is decoded in double precision. Sampling is batched with transformers' key-value cache, and
+    texts that ended leave the batch.
 
     Args:
         sample_space: (longest text in tokens L, size of the data's vocabulary V).
@@ -41,6 +44,7 @@ class GPT2Generator(TextGenerator):
         heads: Attention heads per layer; 12.
         prefix: Number of prefix embeddings, at least 1.
         dropout: Probability of dropout, in [0, 1); eval mode has none.
+        no_repeat: Tokens of a sequence that no sample holds twice, at least 2; 0 allows everything.
         pad_id: Id of the padding in the data's vocabulary.
         bos_id: Id that begins every text there.
         eos_id: Id that ends every text there.
@@ -64,6 +68,7 @@ class GPT2Generator(TextGenerator):
         heads: int = 4,
         prefix: int = 4,
         dropout: float = 0.1,
+        no_repeat: int = 3,
         pad_id: int = 0,
         bos_id: int = 2,
         eos_id: int = 3,
@@ -75,6 +80,8 @@ class GPT2Generator(TextGenerator):
         length, vocabulary = check_sample_space("GPT2Generator", sample_space)
         if latent_dim < 1 or prefix < 1 or (own_length is not None and own_length < 4):
             raise InputError("latent_dim and prefix of GPT2Generator must be at least 1, own_length at least 4")
+        if no_repeat < 0 or no_repeat == 1:
+            raise InputError(f"no_repeat must be 0 or at least 2, got {no_repeat}")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {dropout}")
         if len({pad_id, bos_id, eos_id}) < 3 or not all(0 <= i < vocabulary for i in (pad_id, bos_id, eos_id)):
@@ -86,6 +93,7 @@ class GPT2Generator(TextGenerator):
         self.latent_dim = latent_dim
         self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
         self.own_length = own_length or length
+        self.no_repeat = no_repeat
         self._to_own: Recoder | None = None
         self._to_data: Recoder | None = None
         self.own_begin, self.own_end, self._banned = bos_id, eos_id, [pad_id, bos_id]
@@ -99,14 +107,15 @@ class GPT2Generator(TextGenerator):
             known = self._to_data.target.get_vocab_size()
             if known != vocabulary:
                 raise InputError(f"data_tokenizer: {data_tokenizer} has {known} ids and the data {vocabulary}")
-        sizes = {"n_embd": width, "n_layer": layers, "n_head": heads}
-        self._body: dict[str, Any] = {
-            "pretrained": pretrained,
-            "vocabulary": own_vocabulary,
-            "sizes": sizes,
-            "dropout": dropout,
-        }
-        self.decoder = GPT2Decoder(build_body(positions=prefix + self.own_length, **self._body), latent_dim, prefix)
+        body = build_body(
+            pretrained=pretrained,
+            vocabulary=own_vocabulary,
+            positions=prefix + self.own_length,
+            sizes={"n_embd": width, "n_layer": layers, "n_head": heads},
+            dropout=dropout,
+        )
+        self.decoder = GPT2Decoder(body, latent_dim, prefix)
+        self.encoder = LatentSemanticEncoder(own_vocabulary, latent_dim)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents [n, d] to token ids of the data [n, L], int64: first token, text, last token, padding."""
@@ -141,6 +150,7 @@ class GPT2Generator(TextGenerator):
             "end": self.own_end,
             "pad": self.own_end if self._to_own else self.pad_id,
             "banned": self._banned,
+            "no_repeat": self.no_repeat,
         }
 
     def tokens(self, inputs: Tensor) -> Tensor:
@@ -149,19 +159,14 @@ class GPT2Generator(TextGenerator):
             return inputs
         return self._to_own(inputs, self.own_length, pad=self.own_end, begin=self.own_begin, end=self.own_end)
 
-    def build_encoder(self) -> GPT2Encoder:
-        """Return a new encoder with the sizes of the decoder and, where there are any, its pretrained weights."""
-        body = build_body(positions=self.own_length, **self._body)
-        return GPT2Encoder(body, self.latent_dim, self.own_end)
-
     def losses(self, latents: Tensor, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return -log p(x | z) of every text, [n], in nats, and its number of tokens, [n]; see `TextGenerator`."""
         states = self.decoder(latents, tokens[:, :-1], None if kept is None else kept[:, :-1])
         wanted = target_mask(tokens, self.own_end)[:, 1:]
         # Logits are made for the tokens that count alone: over a whole vocabulary they are the larger part of the work.
-        logits = self.decoder.logits(states[wanted])
-        losses = functional.cross_entropy(logits.float(), tokens[:, 1:][wanted], reduction="none")
         rows = wanted.nonzero()[:, 0]
+        logits = self.decoder.logits(states[wanted], latents[rows])
+        losses = functional.cross_entropy(logits.float(), tokens[:, 1:][wanted], reduction="none")
         return losses.new_zeros(len(tokens)).index_add(0, rows, losses), wanted.sum(1)
 
 

@@ -1,25 +1,27 @@
-"""The two halves of a variational auto-encoder of texts, both on the body of GPT-2."""
+"""GPT-2 as a decoder that a latent vector steers."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from retrace_pl.errors import InputError
 from retrace_pl.models.pretrained import initial_std, load_pretrained
-from retrace_pl.models.text_generator import target_mask
 
-__all__ = ["GPT2Decoder", "GPT2Encoder", "build_body"]
+__all__ = ["GPT2Decoder", "build_body"]
 
 
 class GPT2Decoder(nn.Module):
-    """p(x | z): a GPT-2 body that sees z as prefix embeddings and in every token's embedding.
+    """p(x | z): a GPT-2 body that sees z as prefix embeddings, in every token's embedding and in every logit.
+
+    The logits are `E h + b + W z`, E the matrix of the token embeddings, h the hidden state: `b + W z` alone is a
+    log-linear model of which tokens a text about z holds, and the body says in which order.
 
     Args:
-        body: The body, without an output layer: the output matrix is that of the embeddings.
+        body: The body, without an output layer.
         latent_dim: Dimension d of z.
         prefix: Number P of prefix embeddings.
     """
@@ -30,9 +32,13 @@ class GPT2Decoder(nn.Module):
         self.width = int(body.config.n_embd)
         self.prefix = nn.Linear(latent_dim, prefix * self.width)
         self.shift = nn.Linear(latent_dim, self.width)
-        for layer in (self.prefix, self.shift):
-            nn.init.normal_(layer.weight, std=0.02)
+        self.words = nn.Linear(latent_dim, int(body.config.vocab_size))
+        spread = float(body.wte.weight.detach().std()) / math.sqrt(latent_dim)
+        for layer in (self.prefix, self.shift):  # of the size of a token's embedding
+            nn.init.normal_(layer.weight, std=spread)
             nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.words.weight)
+        nn.init.zeros_(self.words.bias)
 
     def forward(self, latents: Tensor, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         """Map latents [n, d] and tokens [n, T] to the states [n, T, E] that predict each next token.
@@ -62,35 +68,10 @@ class GPT2Decoder(nn.Module):
         result = self.body(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
         return torch.as_tensor(result.last_hidden_state)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Map states [..., E] to the logits [..., V] of the next token."""
-        return functional.linear(states, self.body.wte.weight)
-
-
-class GPT2Encoder(nn.Module):
-    """q(z | x) = N(mean, diag exp(log-variance)), read off the mean hidden state of a GPT-2 body.
-
-    Args:
-        body: The body.
-        latent_dim: Dimension d of z.
-        end: Id that ends a text.
-    """
-
-    def __init__(self, body: Any, latent_dim: int, end: int) -> None:
-        super().__init__()
-        self.body = body
-        self.end = end
-        self.heads = nn.Linear(int(body.config.n_embd), 2 * latent_dim)
-        nn.init.normal_(self.heads.weight, std=0.02)
-        nn.init.zeros_(self.heads.bias)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map own ids [n, T] to mean and log-variance, each [n, d]."""
-        states = self.body(input_ids=tokens, use_cache=False).last_hidden_state  # causal: what follows a text is unseen
-        inside = target_mask(tokens, self.end)[..., None].to(states.dtype)
-        pooled = (states * inside).sum(1) / inside.sum(1)
-        mean, log_variance = self.heads(pooled).chunk(2, dim=1)
-        return mean, log_variance.clamp(-10.0, 10.0)
+    def logits(self, states: Tensor, latents: Tensor) -> Tensor:
+        """Map states [m, E] and the latents [m, d] of their texts to the logits [m, V] of the next token."""
+        words = self.words(latents.to(self.words.weight.dtype))
+        return torch.addmm(words, states, self.body.wte.weight.T)
 
 
 def build_body(pretrained: str | None, vocabulary: int, positions: int, sizes: dict[str, Any], dropout: float) -> Any:

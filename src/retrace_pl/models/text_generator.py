@@ -1,4 +1,4 @@
-"""What every generator of texts offers: a decoder with a likelihood, and the encoder it is trained with."""
+"""What every generator of texts offers: a decoder with a likelihood, and the encoder that its latents come from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrace_pl.errors import InputError
 from retrace_pl.models.base import Generator
+from retrace_pl.models.latent_semantics import LatentSemanticEncoder
 
-__all__ = ["GuidedGenerator", "TextGenerator", "target_mask"]
+__all__ = ["GuidedGenerator", "TextGenerator", "target_mask", "text_mask"]
 
 
 @runtime_checkable
@@ -44,24 +45,43 @@ class GuidedGenerator(Protocol):
 
 
 class TextGenerator(Generator):
-    """A decoder p(x | z) of texts x with latents z ~ N(0, I), trained as a variational auto-encoder.
+    """A decoder p(x | z) of texts x, z ~ N(0, I); a fixed encoder gives the latents of the texts it is trained on.
 
     Its samples are token ids [n, L], int64, in the vocabulary of the data, padded on the right. The same latent always
     gives the same text. Inside it may speak a vocabulary of its own, which `tokens` translates the data's into.
 
     Attributes:
+        encoder: From own ids to latents; part of the weights.
         pad_id: Id of the padding in the data's vocabulary.
         own_end: Id that ends a text in the generator's own vocabulary.
     """
 
     training_task: ClassVar[str] = "retrace_pl.tasks.TextGeneratorTask"
 
+    encoder: LatentSemanticEncoder
     pad_id: int
     own_end: int
 
-    @abstractmethod
-    def build_encoder(self) -> nn.Module:
-        """Return a new encoder q(z | x): own ids [n, T] to the mean and the log-variance of z, each [n, d]."""
+    def fit_encoder(self, inputs: Tensor) -> None:
+        """Fit the encoder on texts, token ids [n, L] of the data.
+
+        Raises:
+            InputError: They are too few for `latent_dim` dimensions.
+        """
+        tokens = self.tokens(inputs)
+        self.encoder.fit(tokens, text_mask(tokens, self.own_end))
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Map texts, token ids [n, L] of the data, to the latents [n, d] that say what they are about.
+
+        Raises:
+            InputError: The encoder was not fitted.
+        """
+        return self.encode_own(self.tokens(inputs))
+
+    def encode_own(self, tokens: Tensor) -> Tensor:
+        """The same for own ids [n, T], as `tokens` gives them."""
+        return torch.as_tensor(self.encoder(tokens, text_mask(tokens, self.own_end)))
 
     @abstractmethod
     def tokens(self, inputs: Tensor) -> Tensor:
@@ -91,6 +111,11 @@ def target_mask(tokens: Tensor, end: int) -> Tensor:
     ends = tokens[:, 1:].eq(end).int()
     before = ends.cumsum(1) - ends
     return torch.cat([torch.zeros_like(tokens[:, :1], dtype=torch.bool), before.eq(0)], dim=1)
+
+
+def text_mask(tokens: Tensor, end: int) -> Tensor:
+    """Which tokens [n, T] are text: those after the first one and before the first `end` after it."""
+    return target_mask(tokens, end) & tokens.ne(end)
 
 
 def check_sample_space(owner: str, space: tuple[int, ...]) -> tuple[int, int]:
