@@ -24,6 +24,9 @@ CHECKED = 8
 REPEATABLE = 1e-4
 """Largest difference of probabilities between two answers of a model to the same input that passes for rounding."""
 
+SATURATED = 0.99
+"""Probability from which equal answers to different images are no sign that a model ignores them."""
+
 
 @dataclass(frozen=True)
 class CheckedModel:
@@ -125,6 +128,12 @@ def check_model(model: OpenedModel, images: ImageInput, outputs: OutputKind | No
             "must return finite scores of at least two classes for each"
         )
     kind = _kind(model, outputs, first)
+    sure = kind == "probabilities" and float(first.max()) > SATURATED  # of one class, rounded
+    if bool((first == first[:1]).all()) and not sure:
+        raise InputError(
+            f"{model.option} returns the same scores for {len(first)} different images, so there is nothing to learn "
+            "from it; check the file, --input-range, --mean and --std"
+        )
     prepared = PreparedModel(model.module, preprocess, kind).eval()
     difference = float((_probabilities(first, kind) - _probabilities(again, kind)).abs().max())
     if black_box is None and difference > REPEATABLE:
