@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retrace_pl.audit import decide
 from retrace_pl.cli import main
@@ -84,16 +83,6 @@ def test_pool_keeps_every_query(finished_run):
     assert float(candidates["attack-0/scores"].max()) <= float(candidates["attack-0/pool_scores"].max())
 
 
-def test_tensorboard_shows_training_and_search(finished_run):
-    search = EventAccumulator(str(finished_run / "tensorboard" / "search")).Reload()
-    scalars = search.Tags()["scalars"]
-    assert {"search/attack-0/reward", "search/attack-0/topk_score", "search/attack-0/latent_norm"} <= set(scalars)
-    assert "search/attack-0/deleted_class_by_original" in scalars
-    assert "search/attack-0/candidates" in search.Tags()["images"]
-    training = EventAccumulator(str(finished_run / "tensorboard" / "original")).Reload()
-    assert "train/loss" in training.Tags()["scalars"]
-
-
 def test_finished_stages_are_skipped(run_copy, tiny, capsys):
     before = {path: path.stat().st_mtime_ns for path in run_copy.glob("*.safetensors")}
     assert main(["audit", "--config", tiny, "--output", str(run_copy)]) == 0
@@ -113,12 +102,13 @@ def test_other_access_repeats_the_attack_alone(run_copy, tiny, capsys):
 
 def test_a_searcher_without_a_policy_leaves_no_trace_of_an_earlier_one(run_copy, tiny):
     log = run_copy / "tensorboard" / "search"
-    before = {file.name for file in log.iterdir()}
+    before = set(log.rglob("events.*"))
     options = ["--searcher", "CEMSearcher", "--audit.repeats", "1", "--quiet"]
     assert main(["audit", "--config", tiny, "--output", str(run_copy), *options]) == 0
     assert not (run_copy / "policy.safetensors").exists()
     assert not (run_copy / "policy.json").exists()
-    assert not before & {file.name for file in log.iterdir()}
+    assert before
+    assert not before & set(log.rglob("events.*"))
 
 
 def test_identity_unlearning_gives_no_evidence(tmp_path, tiny):

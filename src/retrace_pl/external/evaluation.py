@@ -12,6 +12,7 @@ from torch import Tensor
 
 from retrace_pl.audit import decide, not_finite
 from retrace_pl.external.black_box import BlackBox
+from retrace_pl.external.generator import load_generator
 from retrace_pl.external.judging import Truth, judge_candidates, leakages, target_classes
 from retrace_pl.external.null_pair import against_null
 from retrace_pl.external.run import CHECKS, ORIGINAL, REFERENCE, UNLEARNED, PairRun
@@ -21,9 +22,9 @@ from retrace_pl.metrics import nearest_records
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
 from retrace_pl.pipeline.evaluate_stage import EVALUATION, METRICS, package_versions
 from retrace_pl.pipeline.judge import average
+from retrace_pl.pipeline.report_stage import write_views
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.report import overview_figure, write_report
 from retrace_pl.traces import calibrate
 
 __all__ = ["evaluate", "report"]
@@ -100,9 +101,8 @@ def evaluate(run: PairRun) -> list[str]:
 
 
 def report(run: PairRun) -> list[str]:
-    """Writes report.html and overview.png from the files of the earlier stages."""
-    written = [write_report(run.folder.root), overview_figure(run.folder.root)]
-    return [str(path.relative_to(run.folder.root)) for path in written]
+    """Writes report.html, overview.png and TensorBoard's evaluation runs from the files of the earlier stages."""
+    return write_views(run.folder, load_generator(run))
 
 
 class _Arms:

@@ -16,6 +16,7 @@ from retrace_pl.files import read_json, read_tensors, write_json, write_tensors
 from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, place_file
 from retrace_pl.pipeline.observers import SEARCH_LOG
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.report.tensorboard import search_log
 from retrace_pl.searchers import PolicyState, save_policy
 
 FACTS, TENSORS = "search.json", "candidates.safetensors"
@@ -68,16 +69,17 @@ class SearchResults:
         cache = self.run.cache if shared and self.run.cache is not None else self.scratch
 
         def make() -> Files:
-            before = self._log_files()
+            log = search_log(self.log, label)
+            before = _log_files(log)
             result = search()
-            logged = {name: path for name, path in self._log_files().items() if name not in before}
+            logged = {name: path for name, path in _log_files(log).items() if name not in before}
             self._files[label] = {**_write(result, self.folder / "new" / artefact.key), **logged}
             return self._files[label]
 
         def take(files: Files) -> None:
             for name, path in files.items():
                 if name.startswith(LOG_FILE):
-                    place_file(path, self.log / name)
+                    place_file(path, search_log(self.log, label) / name)
             self._files[label] = files
 
         return Job(cache, artefact, make, take, self.run.console.print)
@@ -99,11 +101,6 @@ class SearchResults:
         """Removes what was kept in the run folder; the stage's own files hold all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _log_files(self) -> dict[str, Path]:
-        if not self.log.is_dir():
-            return {}
-        return {path.name: path for path in self.log.iterdir() if path.name.startswith(LOG_FILE)}
-
 
 def reconstruction_tensors(found: Reconstruction) -> dict[str, Tensor]:
     """The tensors of a reconstruction by name, without what it does not have."""
@@ -116,6 +113,12 @@ def reconstruction_tensors(found: Reconstruction) -> dict[str, Tensor]:
         "latents": found.latents,
     }
     return {name: value for name, value in tensors.items() if value is not None}
+
+
+def _log_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {path.name: path for path in folder.iterdir() if path.name.startswith(LOG_FILE)}
 
 
 def _write(result: SearchResult, folder: Path) -> dict[str, Path]:

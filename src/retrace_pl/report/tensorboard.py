@@ -1,8 +1,9 @@
-"""TensorBoard log of a search: scalars under stable tags, candidates over time, latent norms; steps are queries."""
+"""TensorBoard log of a search: scalars under stable tags, candidates, trace scores and latents over time."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from retrace_pl.envs import CandidatePool
 from retrace_pl.errors import InputError
+from retrace_pl.report.tensorboard_tags import LAYOUT
 
-__all__ = ["TensorBoardSearchObserver", "scalar_tag"]
+__all__ = ["TensorBoardSearchObserver", "scalar_tag", "search_log"]
 
 _TAGS = {
     "reward/mean": "reward",
@@ -25,22 +27,33 @@ _TAGS = {
 }
 
 
-def scalar_tag(search: str, name: str) -> str:
-    """Tag of a search's scalar: ``search/<search>/<what>``, with at most these three levels."""
-    return f"search/{search}/{_TAGS.get(name, name.replace('/', '_'))}"
+def scalar_tag(name: str) -> str:
+    """Tag of a search's scalar: ``search/<what>``, with these two levels."""
+    return f"search/{_TAGS.get(name, name.replace('/', '_'))}"
+
+
+def search_log(log_dir: Path, name: str) -> Path:
+    """Folder of one search's log: a TensorBoard run of its own, so that its curves lie over those of its controls.
+
+    Args:
+        log_dir: Folder of the log of all searches.
+        name: Label of the search; characters that a file name should not have are replaced.
+    """
+    return log_dir / (re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_")
 
 
 class TensorBoardSearchObserver:
     """Writes a search into a TensorBoard run; watches and changes nothing.
 
-    Tags: ``search/<name>/reward``, ``kl_to_prior``, ``topk_score``, ``best_score``, ``batch_score``, ``latent_norm``
-    and every further scalar the searcher reports; ``search/<name>/candidates`` holds grids of the best candidates so
-    far, or their texts, and ``search/<name>/latent_norms`` histograms of the latents queried since the last grid. The
-    step axis counts queries.
+    Every search is a run of its own, so that its curves are drawn over those of its controls. Tags: ``search/reward``,
+    ``kl_to_prior``, ``topk_score``, ``best_score``, ``batch_score``, ``latent_norm`` and every further scalar the
+    searcher reports; ``search/candidates`` holds grids of the best candidates so far, or their texts, and
+    ``search/scores`` and ``search/latent_norms`` histograms of what was queried since the last grid. The step axis
+    counts queries. See `TAGS`.
 
     Args:
-        log_dir: Folder of the TensorBoard run.
-        name: Name of the search in the tags, e.g. ``attack``.
+        log_dir: Folder of the TensorBoard runs of all searches.
+        name: Name of the search and of its run, e.g. ``attack-0``.
         render: Turns latents [n, d] into inputs [n, ...]; pictures [n, 1|3, H, W] become grids, anything else is left
             out unless `describe` says it in words.
         describe: What inputs [n, ...] say, or None for inputs that are looked at.
@@ -78,7 +91,8 @@ class TensorBoardSearchObserver:
     def on_start(self, budget: int) -> None:
         """Opens the event file."""
         self.on_end()
-        self._writer = SummaryWriter(str(self.log_dir), flush_secs=30)
+        self._writer = SummaryWriter(str(search_log(self.log_dir, self.name)), flush_secs=30)
+        self._writer.add_custom_scalars(LAYOUT)  # type: ignore[no-untyped-call]
         self._budget, self._drawn, self._logged, self._step = max(1, budget), 0, 0, -1
 
     def on_update(self, queries: int, pool: CandidatePool, scalars: dict[str, float]) -> None:
@@ -88,7 +102,7 @@ class TensorBoardSearchObserver:
         self._step = queries
         for name, value in scalars.items():
             if math.isfinite(value):
-                self._writer.add_scalar(scalar_tag(self.name, name), value, queries)
+                self._writer.add_scalar(scalar_tag(name), value, queries)
         due = min(self.grids, queries * self.grids // self._budget)
         if due > self._drawn:
             self._drawn = due
@@ -101,22 +115,24 @@ class TensorBoardSearchObserver:
             self._writer = None
 
     def _snapshot(self, writer: SummaryWriter, queries: int, pool: CandidatePool) -> None:
-        recent = pool.latents[self._logged :]
+        recent, scores = pool.latents[self._logged :], pool.scores[self._logged :]
         self._logged = len(pool)
         if len(recent):
-            norms = recent.norm(dim=1)
-            writer.add_histogram(f"search/{self.name}/latent_norms", norms, queries)
+            writer.add_histogram("search/latent_norms", recent.norm(dim=1), queries)
+            finite = scores[torch.isfinite(scores)]
+            if len(finite):
+                writer.add_histogram("search/scores", finite, queries)
         if self.render is None or not len(pool):
             return
         rendered = self.render(pool.latents[pool.top_k(self.grid_size)]).detach().cpu()
         texts = None if self.describe is None else self.describe(rendered)
         if texts is not None:
-            writer.add_text(f"search/{self.name}/candidates", as_code(texts), queries)
+            writer.add_text("search/candidates", as_code(texts), queries)
             return
         inputs = rendered.to(torch.float32)
         if inputs.ndim == 4 and inputs.shape[1] in (1, 3) and bool(torch.isfinite(inputs).all()):
             grid = tile(inputs.clamp(0, 1))
-            writer.add_image(f"search/{self.name}/candidates", grid, queries)
+            writer.add_image("search/candidates", grid, queries)
 
 
 def as_code(texts: Sequence[str]) -> str:
