@@ -1,0 +1,104 @@
+"""The last lines of a run on a terminal: arms side by side, leakage with intervals, the verdict, and where files are.
+
+Wide terminals show every metric of the summary, narrow ones as many as fit; what is left out is in `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from retrace_pl.report.glossary import LEAKAGE
+from retrace_pl.report.significance import FURTHER_LEAKAGE
+
+__all__ = ["leakage_table", "output_console", "print_arms", "print_places", "print_verdict"]
+
+COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
+FILE_WIDTH = 120
+"""Characters of a line where standard output is no terminal, unless COLUMNS says otherwise."""
+
+_NAME, _COLUMN = 24, 12
+"""Characters that the first column and each further one need, with their padding."""
+
+
+def output_console() -> Console:
+    """Standard output for results: as wide as the terminal, or wide enough for every column where it is none."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    return console
+
+
+def print_arms(
+    console: Console, values: Mapping[str, Any], columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]
+) -> None:
+    """Prints the attack beside its controls and rivals, all at one query budget.
+
+    Args:
+        console: where to.
+        values: a run's metrics.
+        columns: headings of the figures.
+        rows: heading and figures of each arm.
+    """
+    budget = values["budget"]
+    repeats = f"mean of {budget['repeats']} repeats" if budget["repeats"] > 1 else "1 repeat"
+    console.print(f"{values['name']}", style="bold", markup=False)
+    console.print(f"{budget['top_k']} candidates, {budget['queries']:,} queries each, {repeats}\n")
+    console.print(_arms_table(columns, rows, console.width))
+
+
+def _arms_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], width: int) -> Table:
+    fits = max(1, min(len(columns), (width - _NAME) // _COLUMN))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("at distribution level", no_wrap=True, overflow="ellipsis")
+    for name in columns[:fits]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, figures in rows:
+        style = "bold" if name.strip().lower() == "attack" else None
+        table.add_row(escape(name), *map(escape, figures[:fits]), style=style)
+    return table
+
+
+def leakage_table(values: Mapping[str, Any]) -> Table | None:
+    """Every kind of leakage that was measured, with its interval; None where there is none.
+
+    Args:
+        values: a run's metrics.
+    """
+    measured = {name: row for name, row in values.get("leakage", {}).items() if row is not None}
+    if not measured:
+        return None
+    level = next(iter(measured.values()))["level"]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading, justify in (("leakage", "left"), ("value", "right"), (f"{level:.0%} interval", "left"), ("", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for name, row in measured.items():
+        title = (LEAKAGE | FURTHER_LEAKAGE).get(name, (name, ""))[0]
+        reading = "above zero" if row["low"] > 0 else "below zero" if row["high"] < 0 else "includes zero"
+        table.add_row(title, f"{row['value']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", reading)
+    return table
+
+
+def print_verdict(console: Console, values: Mapping[str, Any]) -> None:
+    """The verdict and its reason, in a line that can be searched for."""
+    colour = COLOURS.get(values["verdict"], "white")
+    reason = escape(values["verdict_reason"])
+    console.print(f"verdict: [bold {colour}]{values['verdict']}[/bold {colour}] - {reason}", soft_wrap=True)
+
+
+def print_places(console: Console, folder: Path) -> None:
+    """Where to look further: metrics, report and TensorBoard, as far as they are there."""
+    for name in ("metrics.json", "report.html"):
+        path = folder / name
+        if path.is_file():
+            console.print(f"{path.stem}: {path.resolve()}", soft_wrap=True, markup=False)
+    logs = folder / "tensorboard"
+    if logs.is_dir():
+        shown = shlex.quote(str(logs.resolve()))
+        console.print(f"tensorboard: tensorboard --logdir {shown}", soft_wrap=True, markup=False)
