@@ -16,7 +16,7 @@ PRESETS = config_folders()[0] / "unlearning" / "digits"
 def test_every_packaged_arena_lists_its_cells(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RETRACE_DATA", "unused")
     assert main(["arena", "--config", name, "--output", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
-    assert {cell["state"] for cell in json.loads(capsys.readouterr().out)} == {"to do"}
+    assert {cell["state"] for cell in json.loads(capsys.readouterr().out)["cells"]} == {"to do"}
     assert not (tmp_path / "out").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-from rich.console import Console
 from rich.markup import escape
 
 from retrace_pl.arena.cells import Plan, make_plan
@@ -15,6 +14,7 @@ from retrace_pl.arena.runner import Outcome, open_folders, run_arena, state
 from retrace_pl.arena.summary import print_ranking
 from retrace_pl.arena.worker import run_cell
 from retrace_pl.errors import RunError
+from retrace_pl.report.findings import output_console
 
 
 def arena(arguments: list[str]) -> None:
@@ -34,7 +34,7 @@ def _list(request: ArenaRequest, plan: Plan) -> None:
     states = {cell.id: state(cell, request.output) for cell in cells}
     if request.as_json:
         rows = [{"cell": name, "state": found} for name, found in states.items()]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"output": str(request.output), "cells": rows}, indent=2) + "\n")
         return
     for name, found in states.items():
         sys.stdout.write(f"{found:<6} {name}\n")
@@ -50,15 +50,15 @@ def _one(request: ArenaRequest, plan: Plan, name: str) -> None:
     folder = request.output / cell.run
     if request.as_json:
         sys.stdout.write(json.dumps({"cell": cell.id, "status": record.status, "run": str(folder)}, indent=2) + "\n")
-    else:
-        Console().print(f"{cell.id}: {record.verdict}; files are in {escape(str(folder))}", soft_wrap=True)
+    elif not request.quiet:
+        output_console().print(f"{cell.id}: {record.verdict}; files are in {folder}", soft_wrap=True, markup=False)
 
 
 def _all(request: ArenaRequest, plan: Plan) -> None:
     outcome = run_arena(request, plan)
     if request.as_json:
         sys.stdout.write(json.dumps(_result(request, outcome), indent=2) + "\n")
-    else:
+    elif not request.quiet:
         _print(request, outcome)
     if outcome.records and len(outcome.failed) == len(outcome.records):
         raise RunError(f"all {len(outcome.failed)} cells failed; the first: {outcome.failed[0].error}")
@@ -75,9 +75,7 @@ def _result(request: ArenaRequest, outcome: Outcome) -> dict[str, object]:
 
 
 def _print(request: ArenaRequest, outcome: Outcome) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = output_console()
     print_ranking(console, rank_records(outcome.records, request.settings, outcome.missing))
     for record in outcome.failed:
         console.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)

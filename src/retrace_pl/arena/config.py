@@ -207,7 +207,7 @@ def make_parser(description: str) -> ArgumentParser:
     parser.add_argument("--launcher", type=Literal["local", "slurm"], default="local", help="where cells run")
     parser.add_argument("--cell", type=str, default=None, help="run this one cell, in this process, and nothing else")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and run none")
-    parser.add_argument("--quiet", action="store_true", help="print no progress, only the result")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     parser.add_class_arguments(ArenaConfig, sub_configs=True)
     return parser

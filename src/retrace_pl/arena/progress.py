@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from retrace_pl.arena.cells import Cell
 from retrace_pl.arena.record import CellRecord
+from retrace_pl.report.progress import Bar, terminal
 
 SHOWN_CELLS = 2
 """Cells named beside the bar; the others are counted."""
@@ -23,28 +22,23 @@ class ArenaProgress:
     """
 
     def __init__(self, total: int, done: int, quiet: bool) -> None:
+        self.total = total
+        self.done = done
+        self.before = done
         self.failed = 0
         self.running: list[str] = []
-        self._bar = Progress(
-            TextColumn("cells"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]} failed"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[running]}", markup=False),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        self._task = self._bar.add_task("cells", total=total, completed=done, failed=0, running="")
+        self.console = terminal(quiet)
+        self._bar: Bar | None = None
 
     def __enter__(self) -> ArenaProgress:
-        self._bar.start()
+        self._bar = Bar("cells", self.total - self.before, self.console)
+        self._show()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def started(self, cell: Cell) -> None:
         """A cell was handed to a process."""
@@ -56,14 +50,16 @@ class ArenaProgress:
         """A cell has its record; why a failed one failed is printed above the bar."""
         if record.id in self.running:
             self.running.remove(record.id)
+        self.done += 1
         if not record.done:
             self.failed += 1
-            if not self._bar.disable:
-                self._bar.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
-        self._bar.advance(self._task)
+            self.console.print(f"[red]failed[/red] {escape(record.id)}: {escape(record.error or '')}", soft_wrap=True)
         self._show()
 
     def _show(self) -> None:
+        if self._bar is None:
+            return
         more = len(self.running) - SHOWN_CELLS
         shown = ", ".join(self.running[:SHOWN_CELLS]) + (f" and {more} more" if more > 0 else "")
-        self._bar.update(self._task, failed=self.failed, running=shown)
+        note = "; ".join(part for part in (f"{self.failed} failed" if self.failed else "", shown) if part)
+        self._bar.update(self.done - self.before, f"{self.done}/{self.total}", note)

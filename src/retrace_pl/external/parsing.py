@@ -47,7 +47,7 @@ def make_pair_parser(description: str) -> ArgumentParser:
     add = parser.add_argument
     add("--config", action="config", help="file with any of these settings, such as config.yaml of an earlier run")
     add("--output", type=str, default=None, help="run folder (default: runs/attack)")
-    add("--quiet", action="store_true", help="print no progress, only the result")
+    add("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     add("--json", action="store_true", help="print the result as JSON on standard output")
     model = ".pt2, safetensors, TorchScript, Hugging Face folder, python:MODULE:FUNCTION or http://..."
     add("--original", type=str, required=True, metavar="MODEL", help=f"the model before unlearning: {model}")

@@ -33,6 +33,7 @@ from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION
 from retrace_pl.pipeline.training import calm_lightning
+from retrace_pl.report.progress import StageProgress, terminal
 from retrace_pl.traces import Access
 
 __all__ = ["ANSWERS", "CHECKS", "PairRun"]
@@ -117,7 +118,7 @@ class PairRun:
             settings=settings,
             folder=folder,
             quiet=request.quiet,
-            console=Console(stderr=True, quiet=request.quiet),
+            console=terminal(request.quiet),
             opener=opener,
             opened=opened,
             images=images,
@@ -227,7 +228,8 @@ class PairRun:
         self.store_config()
         self.console.print(f"[bold]{name}[/bold]")
         start = time.perf_counter()
-        outputs = work(self)
+        with StageProgress(name, self.console):
+            outputs = work(self)
         seconds = time.perf_counter() - start
         self.folder.finish(name, key, outputs, seconds)
         self.console.print(f"{name:<10} {seconds:.1f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.unlearning import METHODS
 
 _LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size", "classes", "pretrain_lr")
+STANDARD_OUTPUT = Path("-")
+"""What `--json` without a file means."""
 _IDENTITY = ("setting", "preset", "method", "file", "seed", "own_settings", "overrides")
 
 
@@ -48,9 +51,10 @@ def mls_bench(arguments: list[str]) -> None:
     for name in settings:  # everything that can be refused is refused before hours of training
         found = find_preset(options.preset, find_setting(name).task).changed(limits)
         _check_methods(methods, found, options.own_settings)
-    if options.json is not None:
-        _check_writable(options.json)
-        read_results(options.json)
+    file = None if options.json == STANDARD_OUTPUT else options.json
+    if file is not None:
+        _check_writable(file)
+        read_results(file)
     results = []
     for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
         benchmark = prepare_benchmark(
@@ -72,9 +76,12 @@ def mls_bench(arguments: list[str]) -> None:
                 rerun=options.rerun,
             )
             results.append(result)
-            if options.json is not None:
-                add_result(options.json, result)
-    print_results(results, validity)
+            if file is not None:
+                add_result(file, result)
+    if options.json == STANDARD_OUTPUT:
+        sys.stdout.write(json.dumps(finite({"results": results}), indent=2, allow_nan=False) + "\n")
+    elif not options.quiet:
+        print_results(results, validity)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -102,7 +109,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--preset", default="full", help=f"{' or '.join(PRESETS)}: the published benchmark, or minutes on two CPU cores"
     )
     add("--seed", type=int, action="append", metavar="N", help=f"repeatable (default: {PUBLISHED_SEED})")
-    add("--json", type=Path, metavar="FILE", help="add one JSON object per run to FILE, as lines, after each run")
+    add(
+        "--json", type=Path, nargs="?", const=STANDARD_OUTPUT, metavar="FILE", help="print the results as one JSON "
+        "object on standard output, or with FILE add one object per run to it, as lines, after each run",
+    )  # fmt: skip
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"where models are kept (default: {DEFAULT_OUTPUT})")
     add("--data", metavar="FOLDER", help="folder of the data set; default: $RETRACE_DATA or a download")
     add("--own-settings", action="store_true", help="methods of the zoo keep their own optimiser, epochs and batches")
@@ -123,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--devices", type=int, default=1, help="1: the benchmark defines its batches for one device")
     add("--precision", default="32-true", help="32-true, 64-true, bf16-mixed or bf16-true (default: %(default)s)")
     add("--threads", type=int, help="CPU threads of torch")
-    add("--quiet", action="store_true", help="print no progress, only the table")
+    add("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     return parser
 
 

@@ -28,6 +28,7 @@ from retrace_pl.pipeline.checkpoints import discard_checkpoints
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint, load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.training import check_finite, fit, torch_device
+from retrace_pl.report.progress import terminal
 from retrace_pl.tasks import ClassifierTask, UnlearningTask
 
 ORIGINAL = "original"
@@ -61,7 +62,7 @@ class Benchmark:
     @property
     def console(self) -> Console:
         """Progress output, on standard error."""
-        return Console(stderr=True, quiet=self.quiet)
+        return terminal(self.quiet)
 
     @property
     def key(self) -> str:

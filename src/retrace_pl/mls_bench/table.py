@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +13,7 @@ from rich.text import Text
 from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import Validity
 from retrace_pl.mls_bench.settings import PUBLISHED_SEED, find_setting
+from retrace_pl.report.findings import output_console
 
 _COLUMNS = (
     "method", "preset", "seed", "retain", "forget", "MIA AUC", "leakage", "two-sided", "rank",
@@ -21,6 +22,9 @@ _COLUMNS = (
 
 _WIDE = 150
 """Characters that all columns need; a narrower terminal gets those of _NARROW."""
+
+_FILE_WIDTH = 180
+"""Characters of a line where standard output is no terminal."""
 
 _NARROW = ("method", "preset", "seed", "retain", "forget", "MIA AUC", "two-sided", "rank", "score*", "valid")
 
@@ -73,9 +77,9 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narr
 
 def print_results(results: Sequence[dict[str, Any]], validity: Validity) -> None:
     """Prints the tables on standard output; wide enough for all columns where that is no terminal."""
-    console = Console()
+    console = output_console()
     if not console.is_terminal:
-        console = Console(width=180)
+        console.width = max(console.width, _FILE_WIDTH)
     console.print(results_table(results, validity, narrow=console.width < _WIDE))
     for result in results:
         if result["error"]:

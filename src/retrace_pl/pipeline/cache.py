@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from retrace_pl.errors import InputError, RunError, unwritable
 from retrace_pl.files import PART
 from retrace_pl.pipeline.run_folder import fingerprint
+from retrace_pl.report.progress import counted
 
 MANIFEST = "manifest.json"
 BLOCK = 1 << 20
@@ -108,13 +109,19 @@ def complete(jobs: Sequence[Job]) -> None:
     Raises:
         RunError: a cache cannot be read or written.
     """
-    left = list(jobs)
+    left, count = list(jobs), counted(len(jobs))
     while left:
-        busy = [job for job in left if not job.settle(wait=False)]
+        busy = []
+        for job in left:
+            if job.settle(wait=False):
+                count()
+            else:
+                busy.append(job)
         if len(busy) == len(left):
             first = busy.pop(0)
             first.announce(f"{first.artefact.name}: waiting for another process that makes it")
             first.settle()
+            count()
         left = busy
 
 

@@ -56,7 +56,7 @@ def _run(command: str, description: str | None, arguments: list[str], stages: tu
         return
     if request.as_json:
         sys.stdout.write(json.dumps(_result(run, stages), indent=2) + "\n")
-    else:
+    elif not request.quiet:
         print_summary(run, stages)
 
 

@@ -98,7 +98,7 @@ def make_parser(command: str, description: str) -> ArgumentParser:
     parser.add_argument(
         "--cache", type=str, default=None, help="folder through which audits share models and searches (default: none)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print no progress, only the result")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     parser.add_class_arguments(AuditConfig, sub_configs=True)
     return parser

@@ -9,8 +9,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from retrace_pl.audit import Cell, combine_leakage, lookup
@@ -18,6 +16,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.files import read_json, read_tensors
 from retrace_pl.metrics import glossary_of
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
+from retrace_pl.report.findings import leakage_table, output_console
 
 COMPARED = {
     "excess": PRIOR,
@@ -34,29 +33,33 @@ SAME = ("data", "deletion", "access", "unlearning", "searcher", "attack", "publi
 
 def pool(arguments: list[str]) -> None:
     """Take the leakage of finished audits of several seeds and deleted classes together."""
-    parser = argparse.ArgumentParser(prog="retrace pool", description=pool.__doc__, exit_on_error=False)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished audit")
-    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals")
-    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap replicates")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     try:
-        options = parser.parse_args(arguments)
+        options = make_parser().parse_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from error
     found = pool_runs(options.runs, level=options.level, resamples=options.resamples, seed=options.seed)
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    table = Table("leakage", "value", "interval", "", title=f"{found['audits']} audits", title_justify="left")
-    for name, row in found["leakage"].items():
-        reading = "above zero" if row["low"] > 0 else "below zero" if row["high"] < 0 else "includes zero: no evidence"
-        table.add_row(name, f"{row['value']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", reading)
-    console = Console()
-    console.print(table)
+    console = output_console()
+    console.print(f"{found['audits']} audits")
+    table = leakage_table(found)
+    if table is not None:
+        console.print(table)
     console.print(f"seeds {', '.join(map(str, found['seeds']))}; deleted {', '.join(found['classes'])}", markup=False)
     for note in dict.fromkeys(row["note"] for row in found["leakage"].values() if row["note"]):
         console.print(note, markup=False)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="retrace pool", description=pool.__doc__, exit_on_error=False)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished audit")
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap replicates")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
 
 
 def pool_runs(folders: Sequence[Path], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:

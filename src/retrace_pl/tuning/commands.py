@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.pipeline.parsing import config_values, find_config, one_line
 from retrace_pl.pipeline.run_folder import RunFolder
+from retrace_pl.report.findings import output_console
+from retrace_pl.report.progress import Bar, terminal
 from retrace_pl.tuning.objective import MEASURES, WORST, differences, shortcomings
 from retrace_pl.tuning.preset import write_preset
 from retrace_pl.tuning.search import Outcome
@@ -42,7 +42,7 @@ def tune(arguments: list[str]) -> None:
     folder = _folder(options.folder, config)
     files = _preset_files(options.output, folder / "presets", targets)
     settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
-    console = Console(stderr=True, quiet=options.quiet)
+    console = terminal(options.quiet)
     results: dict[str, dict[str, Any]] = {}
     for target in targets:
         file = files[target.name]
@@ -68,6 +68,24 @@ def tune(arguments: list[str]) -> None:
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    configs = list(config_values(arguments))
+    try:
+        options, overrides = make_parser().parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(f"retrace tune: {one_line(error)}") from error
+    if not options.method:
+        raise InputError("no method: use --method salun, another method's name, a preset file, or --method all")
+    if options.trials < 1:
+        raise InputError(f"--trials is {options.trials}; set it to 1 or more")
+    if options.max_epochs is not None and options.max_epochs < 1:
+        raise InputError(f"--max-epochs is {options.max_epochs}; set it to 1 or more")
+    if options.timeout is not None and not options.timeout > 0:
+        raise InputError(f"--timeout is {options.timeout}; set it to a number of seconds above 0")
+    return options, [*(f"--config={name}" for name in configs), *overrides]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's own options; those of an audit are passed on."""
     parser = argparse.ArgumentParser(
         prog="retrace tune",
         description=tune.__doc__,
@@ -97,22 +115,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--seeds", type=_seeds, default=[100, 101], help='seeds of audit and data to tune on (default: "[100,101]")')
     add("--output", metavar="PATH", help="preset file, or folder that gets METHOD.yaml (default: FOLDER/presets)")
     add("--folder", help="where studies and trained models are kept (default: runs/tune/CONFIG)")
-    add("--quiet", action="store_true", help="print no progress, only the result")
+    add("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     add("--json", action="store_true", help="print the result as JSON on standard output")
-    configs = list(config_values(arguments))
-    try:
-        options, overrides = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise InputError(f"retrace tune: {one_line(error)}") from error
-    if not options.method:
-        raise InputError("no method: use --method salun, another method's name, a preset file, or --method all")
-    if options.trials < 1:
-        raise InputError(f"--trials is {options.trials}; set it to 1 or more")
-    if options.max_epochs is not None and options.max_epochs < 1:
-        raise InputError(f"--max-epochs is {options.max_epochs}; set it to 1 or more")
-    if options.timeout is not None and not options.timeout > 0:
-        raise InputError(f"--timeout is {options.timeout}; set it to a number of seconds above 0")
-    return options, [*(f"--config={name}" for name in configs), *overrides]
+    return parser
 
 
 def _config_name(overrides: list[str]) -> str:
@@ -160,20 +165,15 @@ def _preset_files(output: str | None, default: Path, targets: list[Target]) -> d
 
 @contextmanager
 def _progress(name: str, trials: int, quiet: bool) -> Iterator[Callable[[int, float | None], None]]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("best {task.fields[best]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task(f"tuning {name}", total=trials, best="-")
+    bar = Bar(f"tuning {name}", trials, terminal(quiet))
 
-        def on_trial(done: int, best: float | None) -> None:
-            progress.update(task, completed=done, best="-" if best is None else f"{best:.3f}")
+    def on_trial(done: int, best: float | None) -> None:
+        bar.update(done, f"trial {done}/{trials}", "" if best is None else f"best {best:.3f}")
 
+    try:
         yield on_trial
+    finally:
+        bar.close()
 
 
 def _result(outcome: Outcome, file: Path) -> dict[str, Any]:
@@ -199,8 +199,8 @@ def _report(
     if options.json:
         report = {"config": config, "seeds": options.seeds, "methods": results}
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    else:
-        console = Console()
+    elif not options.quiet:
+        console = output_console()
         console.print(_table(results, config, settings))
         for name, row in results.items():
             console.print(f"{name}: {row.get('preset', row.get('failure'))}", soft_wrap=True, markup=False)
