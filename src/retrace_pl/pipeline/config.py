@@ -170,12 +170,17 @@ class TrainerSettings:
 
     Args:
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
-        devices: number of devices a training stage uses.
-        strategy: Lightning strategy, for example `ddp`.
-        num_nodes: number of machines.
+        devices: number of devices that training and evaluation use, on each machine; -1 for all. Every device gets
+            batches of its own, so the batch of a step is that many times as large as `batch_size`.
+        strategy: how they share the work: `ddp`, `fsdp` (which spreads the classifiers' parameters as well), or another
+            strategy of Lightning's.
+        num_nodes: number of machines; torchrun or srun starts a process for every device of each.
         precision: Lightning precision, for example `bf16-mixed`.
         accumulate_grad_batches: batches per optimiser step of the classifiers.
         gradient_clip_val: largest norm of the classifiers' gradients, longer ones are scaled down; unset: no limit.
+        sync_batchnorm: batch normalisation by the statistics of all devices' batches together; GPUs only.
+        compile: run the networks through `torch.compile` in training; the first steps take minutes, and results differ
+            in their last digits.
         threads: CPU threads of torch; small models run faster with one. Unset: torch decides.
 
     Raises:
@@ -189,6 +194,8 @@ class TrainerSettings:
     precision: str = "32-true"
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
+    sync_batchnorm: bool = False
+    compile: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from retrace_pl.audit import decide, not_finite
 from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
-from retrace_pl.models import Classifier
 from retrace_pl.pipeline.artefacts import TRACE_WEIGHTS
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
 from retrace_pl.pipeline.control_models import inapplicable_controls
@@ -21,13 +20,16 @@ from retrace_pl.pipeline.judge_controls import control_leakage, judged_controls,
 from retrace_pl.pipeline.judge_others import judged_baselines, judged_inferences
 from retrace_pl.pipeline.needs import needs_shadow
 from retrace_pl.pipeline.other_attacks import BASELINE
+from retrace_pl.pipeline.processes import alone
+from retrace_pl.pipeline.questions import ask_everything, quality_answers
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.search_models import CALIBRATION
 from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.shadow import describe_shadow
-from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, UNLEARNED, load_classifier, retrained_name
-from retrace_pl.tasks import heldout_floors, reconstruction_floors, unlearning_quality
+from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED
+from retrace_pl.report.progress import steps
+from retrace_pl.tasks import heldout_floors, reconstruction_floors
 
 METRICS, EVALUATION, TEXTS = "metrics.json", "evaluation.safetensors", "texts.json"
 PACKAGES = (
@@ -44,20 +46,31 @@ PACKAGES = (
 
 
 def evaluate(run: AuditRun) -> list[str]:
-    """Judges every reconstruction with the independent evaluator and decides the verdict."""
+    """Judges every reconstruction with the independent evaluator and decides the verdict.
+
+    Several processes share what networks are asked; the first one then computes every metric from the gathered answers.
+    """
     judge = Judge(run)
+    if not ask_everything(run, judge):
+        return []
+    with alone():
+        return _evaluate(run, judge)
+
+
+def _evaluate(run: AuditRun, judge: Judge) -> list[str]:
     searches = read_json(run.folder.path(SEARCHES))
     applied = [search for search in searches.values() if search.get("applicable", True)]
     names = [name for name in _names(applied) if not name.startswith(f"{BASELINE}.")]
     judged = {
-        name: judge.summary([label for label, search in searches.items() if search["name"] == name]) for name in names
+        name: judge.summary([label for label, search in searches.items() if search["name"] == name])
+        for name in steps(names)
     }
     if AUDITED not in judged:
         raise RunError(f"{run.folder.path(CANDIDATES)} holds no attack; run `retrace attack` again")
     evidence = gather_evidence(run, judge)
     audited = judged[AUDITED]
     audited["score_spread"] = max(searches[label]["score_spread"] for label in judge.labels(AUDITED))
-    quality = _quality(run, judge)
+    quality = quality_answers(run, judge)
     metrics: dict[str, Any] = {
         "schema": 1,
         "name": run.config.name,
@@ -135,17 +148,6 @@ def _rivals(searches: dict[str, dict[str, Any]], judged: dict[str, Any]) -> dict
         for search in searches.values()
         if search["name"].startswith("rival.")
     }
-
-
-def _quality(run: AuditRun, judge: Judge) -> dict[str, dict[str, float]]:
-    models: dict[str, Classifier] = {
-        ORIGINAL: judge.original,
-        UNLEARNED: load_classifier(run, UNLEARNED),
-        EVALUATOR: judge.evaluator,
-    }
-    if "matched_retrain" in run.config.audit.controls:
-        models["retrained"] = load_classifier(run, retrained_name(0))
-    return {name: unlearning_quality(model, run.data, device=judge.device) for name, model in models.items()}
 
 
 def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:

@@ -15,16 +15,19 @@ from retrace_pl.pipeline.control_models import control_pairs
 from retrace_pl.pipeline.judge import Judge
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.search_models import SearchModels
 from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.train_stages import UNLEARNED
-from retrace_pl.traces import joint_scores, reliability, score_groups
+from retrace_pl.tasks import Answers, Scoring
+from retrace_pl.traces import TraceDeltas, reliability, score_groups, scores_of
 
 SHOWN_TRACES = 2000
 """Inputs of a group that are scored, at most."""
 
 SYNTHETIC = 500
 """Inputs of noise, and mixtures."""
+
+KNOWN = "known"
+"""Name of the question about the inputs of all groups."""
 
 
 @dataclass
@@ -50,22 +53,53 @@ def gather_evidence(run: AuditRun, judge: Judge) -> Evidence:
         run: the audit.
         judge: the evaluation-only data and the candidates.
     """
-    models = SearchModels(run)
-    calibration, tensors = _groups(run, judge, models)
-    facts, values = _significance(run, judge, models)
+    calibration, tensors = _groups(run, judge)
+    facts, values = _significance(run, judge)
     return Evidence(calibration, facts, tensors | values)
 
 
-def _groups(run: AuditRun, judge: Judge, models: SearchModels) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def trace_questions(run: AuditRun, judge: Judge) -> list[Scoring]:
+    """The raw differences of the known inputs, and of the candidates that p-values are about, as questions.
+
+    Args:
+        run: the audit.
+        judge: the evaluation-only data and the candidates.
+    """
+    known = torch.cat(list(_inputs(run, judge).values()))
+    sets = [(KNOWN, UNLEARNED, known)]
+    null = _null_searches(run)
+    if null:
+        audited = [(label, UNLEARNED) for label in judge.labels(AUDITED)]
+        sets += [(label, second, judge.candidates[f"{label}/inputs"]) for label, second in [*audited, *null]]
+    size = run.config.traces.batch_size
+    return [
+        Scoring.of(f"traces/{name}", inputs, partial(_differences, judge, second, name == KNOWN), size)
+        for name, second, inputs in sets
+    ]
+
+
+@torch.enable_grad()  # the loop around it is without gradients, and the gradient signal needs them
+def _differences(judge: Judge, second: str, all_signals: bool, inputs: Tensor) -> Answers:
+    """The raw differences of the pair with this second model; of the score's signals, or of all that it may see."""
+    scorer = judge.search_models.scorer(second)
+    found = scorer.deltas(inputs, scorer.pair.access.signals if all_signals else None)
+    return {name: values for name, values in found._asdict().items() if values is not None}
+
+
+def _deltas(judge: Judge, name: str, device: torch.device) -> TraceDeltas:
+    """The answers to one of the questions."""
+    return TraceDeltas(**{signal: values.to(device) for signal, values in judge.answers[f"traces/{name}"].items()})
+
+
+def _groups(run: AuditRun, judge: Judge) -> tuple[dict[str, Any], dict[str, Tensor]]:
     groups = _inputs(run, judge)
-    scorer = models.scorer(UNLEARNED)
+    scorer = judge.search_models.scorer(UNLEARNED)
     sizes = [len(inputs) for inputs in groups.values()]
-    scored = scorer(torch.cat(list(groups.values())), scorer.pair.access.signals)
+    deltas = _deltas(judge, KNOWN, scorer.device)
     tensors: dict[str, Tensor] = {}
-    for signal, values in scored._asdict().items():
-        if values is not None:
-            parts = torch.split(values.cpu(), sizes)
-            tensors |= {f"traces.{group}.{signal}": part.clone() for group, part in zip(groups, parts, strict=True)}
+    for signal, values in {**deltas.named(), "score": scorer.combine(deltas)}.items():
+        parts = torch.split(values.detach().cpu(), sizes)
+        tensors |= {f"traces.{group}.{signal}": part.clone() for group, part in zip(groups, parts, strict=True)}
     scores = {group: tensors[f"traces.{group}.score"].numpy() for group in groups}
     positive = ("forget", "unseen") if run.data.deletion == "class" else ("forget",)
     negative = [group for group in ("retain", "public", "unseen") if group in scores and group not in positive]
@@ -100,21 +134,21 @@ def _some(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SHOWN_TRACES]
 
 
-def _significance(run: AuditRun, judge: Judge, models: SearchModels) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _significance(run: AuditRun, judge: Judge) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """P-values of the selected candidates against those that the null pairs' searches selected.
 
     By the score: every candidate keeps the raw differences of the pair it was found on, and all of them are brought to
     the audited pair's scale. By likeness: how much it resembles the deleted data for the judge, who is the same for
     all. Rivals and other attacks choose their candidates in another way, so they have no p-values.
     """
-    null = [(label, models.scorer(second)) for label, second in _null_searches(run)]
+    null = [label for label, _ in _null_searches(run)]
     if not null:
         return None, {}
-    audited, labels = models.scorer(UNLEARNED), judge.labels(AUDITED)
-    scorers = [(label, audited) for label in labels] + null
-    parts = [(scorer, judge.candidates[f"{label}/inputs"]) for label, scorer in scorers]
-    scores = [part.double().numpy() for part in joint_scores(audited, parts)]
-    likeness = [judge.likeness(label) for label, _ in scorers]
+    audited, labels = judge.search_models.scorer(UNLEARNED), judge.labels(AUDITED)
+    everybody = [*labels, *null]
+    deltas = [_deltas(judge, label, audited.device) for label in everybody]
+    scores = [part.double().numpy() for part in scores_of(audited, deltas)]
+    likeness = [judge.likeness(label) for label in everybody]
     facts: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     for name, values in (("score", scores), ("likeness", likeness)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,20 +16,25 @@ from retrace_pl.metrics import wilson_interval
 from retrace_pl.pipeline.attack_stage import CANDIDATES
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.search_models import SearchModels
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 from retrace_pl.pipeline.train_stages import EVALUATOR, ORIGINAL, load_classifier
 from retrace_pl.pipeline.training import torch_device
-from retrace_pl.tasks import Reference, Results, evaluate_candidates
+from retrace_pl.tasks import Answers, Reference, Results, evaluate_candidates
 
 
 class Judge:
-    """The candidates, the evaluation-only data, and the models that judge."""
+    """The candidates, the evaluation-only data, and the models that judge.
+
+    The models are on the CPU until `take` is given what they and others say about candidates and records.
+    """
 
     def __init__(self, run: AuditRun) -> None:
         self.run = run
         self.device = torch_device(run.config.trainer)
-        self.evaluator = load_classifier(run, EVALUATOR).to(self.device)
-        self.original = load_classifier(run, ORIGINAL).to(self.device)
+        self.evaluator = load_classifier(run, EVALUATOR)
+        self.original = load_classifier(run, ORIGINAL)
+        self.answers: Mapping[str, Answers] = {}
         self.candidates = read_tensors(run.folder.path(CANDIDATES))
         self.deleted = Reference.from_datamodule(run.data, "deleted")
         self.domain = self.deleted.domain
@@ -36,6 +42,21 @@ class Judge:
         has_heldout = heldout is not None and len(heldout) > 0
         self.holdout = replace(self.deleted, against="holdout") if has_heldout else None
         self.top_k = len(self.candidates[f"{AUDITED}-0/inputs"])
+
+    @cached_property
+    def search_models(self) -> SearchModels:
+        """Generator, f+ and the trace scores of the searches, on the device of this process."""
+        return SearchModels(self.run)
+
+    def take(self, answers: Mapping[str, Answers]) -> None:
+        """Gets to work on the device.
+
+        Args:
+            answers: by question, see `retrace_pl.pipeline.questions`.
+        """
+        self.answers = answers
+        self.evaluator.to(self.device)
+        self.original.to(self.device)
 
     def labels(self, name: str) -> list[str]:
         """Labels of all repeats of a search or of the prior control."""
@@ -56,13 +77,15 @@ class Judge:
         level = self.run.config.audit.level
         scores, best = self._scores(label)
         settings: dict[str, Any] = {"level": level, "seed": seed_for(self.run.config.seed, "metrics")}
-        distribution = evaluate_candidates(
-            self.candidates[f"{label}/inputs"], reference, self.evaluator, self.original, scores=scores, **settings
-        )
-        instance = evaluate_candidates(
-            self.candidates[f"{label}/instance"], reference, self.evaluator, self.original, scores=best, **settings
-        )
-        return {"instance": instance, "distribution": distribution, "label": label}
+
+        def judged(kind: str, scores: Tensor | None) -> Results:
+            name = f"{label}/{kind}"
+            inputs, answers = self.candidates[name], self.answers[name]
+            return evaluate_candidates(
+                inputs, reference, self.evaluator, self.original, scores=scores, answers=answers, **settings
+            )
+
+        return {"instance": judged("instance", best), "distribution": judged("inputs", scores), "label": label}
 
     def _size(self, labels: list[str]) -> int:
         """Candidates of each repeat."""
@@ -141,13 +164,10 @@ class Judge:
         """Whether the outcome of a candidate is a success or none, rather than a number."""
         return self.outcome != self.domain.glossary.closeness
 
-    @torch.no_grad()
     def predicted(self, label: str) -> Tensor:
         """Class that the evaluator gives every candidate of a search, int64 [k]."""
-        parts = torch.split(self.candidates[f"{label}/inputs"], 256)
-        return torch.cat([self.evaluator(part.to(self.device)).argmax(1) for part in parts]).cpu()
+        return self.answers[f"{label}/inputs"]["logits"].argmax(1)
 
-    @torch.no_grad()
     def likeness(self, label: str) -> Any:
         """How much every candidate of a search resembles the deleted data [k], higher for more.
 
@@ -157,11 +177,9 @@ class Judge:
         inputs = self.candidates[f"{label}/inputs"]
         if not self.deleted.class_based:
             return -self.domain.nearest(inputs, self.deleted.records).distance.double().cpu().numpy()
-        targets = list(self.deleted.target_classes)
-        logits = torch.cat([self.evaluator(part.to(self.device)) for part in torch.split(inputs, 256)])
-        return logits.double().softmax(1)[:, targets].sum(1).cpu().numpy()
+        logits = self.answers[f"{label}/inputs"]["logits"]
+        return logits.double().softmax(1)[:, list(self.deleted.target_classes)].sum(1).numpy()
 
-    @torch.no_grad()
     def outcomes(self, label: str) -> Any:
         """Outcome of every candidate of a search [k]: a boolean, or its closeness to the nearest deleted record."""
         if self.deleted.class_based:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -22,8 +23,11 @@ from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.config import STAGES, AuditConfig
 from retrace_pl.pipeline.needs import further_models, retrained_models
 from retrace_pl.pipeline.parsing import Request
+from retrace_pl.pipeline.processes import alone, check_launch, launched
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
+from retrace_pl.pipeline.strategies import uses_several_devices
 from retrace_pl.pipeline.training import calm_lightning
+from retrace_pl.report.progress import StageProgress, terminal
 
 ARTEFACT_VERSION = 1
 """Raised whenever a stage's files change their meaning, so that older ones are not reused."""
@@ -38,7 +42,10 @@ STAGE_FUNCTIONS = {
 }
 """Stage -> function that takes the AuditRun, writes files and returns their names."""
 
-TRAINING_STAGES = ("pretrain", "generator", "unlearn")
+SHARED_STAGES = ("pretrain", "generator", "unlearn", "evaluate")
+"""Stages whose work several devices share; every other one is the work of one process, however many there are."""
+
+POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -66,8 +73,13 @@ class AuditRun:
 
     @classmethod
     def start(cls, request: Request) -> AuditRun:
-        """Creates the run folder, or opens it again."""
-        console = Console(stderr=True, quiet=request.quiet or not is_rank_zero())
+        """Creates the run folder, or opens it again.
+
+        Raises:
+            InputError: the folder cannot be used, or more or fewer processes were started than the settings ask for.
+        """
+        check_launch(request.config.trainer)
+        console = terminal(request.quiet or not is_rank_zero())
         calm_lightning()
         if request.config.trainer.threads is not None:
             torch.set_num_threads(request.config.trainer.threads)
@@ -154,35 +166,46 @@ def run_stages(run: AuditRun, stages: tuple[str, ...], *, own_process: bool) -> 
         own_process: whether this process belongs to the stage alone; otherwise a training stage that uses several
             devices is given a process of its own, because Lightning's launchers run the whole command once per device.
 
+    Where torchrun or srun started several processes, all of them come here: they share the work of `SHARED_STAGES`, the
+    first one does the rest, and the others wait for it.
+
     Raises:
         RunError: an earlier stage is missing, or a stage failed.
     """
-    for stage in stages:
-        key = run.key(stage)
-        if run.folder.is_done(stage, key):
+    starts_processes = uses_several_devices(run.config.trainer) and not own_process and launched() is None
+    for position, stage in enumerate(stages):
+        if run.folder.is_done(stage, run.key(stage)):
             run.console.print(f"[dim]{stage:<10} done already[/dim]")
             continue
         _require_earlier(run, stage, stages)
-        start = time.perf_counter()
-        if run.is_rank_zero:
-            run.store_config()
-        if stage in TRAINING_STAGES and not own_process and uses_several_devices(run.config):
-            _run_in_own_process(run, stage)
+        if not run.is_rank_zero:
+            if stage in SHARED_STAGES:
+                _wait_for(run, stages[:position])
+                _stage_function(stage)(run)
             continue
-        if run.is_rank_zero:
-            later = STAGES[STAGES.index(stage) + 1 :]
-            run.folder.begin(stage, tuple(name for name in later if not run.folder.is_done(name, run.key(name))))
-            run.console.print(f"[bold]{stage}[/bold]")
+        run.store_config()
+        if starts_processes and stage in SHARED_STAGES:
+            _run_in_own_process(run, stage)
+        else:
+            _run(run, stage)
+
+
+def _run(run: AuditRun, stage: str) -> None:
+    start = time.perf_counter()
+    later = STAGES[STAGES.index(stage) + 1 :]
+    run.folder.begin(stage, tuple(name for name in later if not run.folder.is_done(name, run.key(name))))
+    run.console.print(f"[bold]{stage}[/bold]")
+    with StageProgress(stage, run.console), nullcontext() if stage in SHARED_STAGES else alone():
         outputs = _stage_function(stage)(run)
-        if run.is_rank_zero:
-            seconds = time.perf_counter() - start
-            run.folder.finish(stage, key, outputs, seconds)
-            run.console.print(f"{stage:<10} {seconds:.1f} s")
+    seconds = time.perf_counter() - start
+    run.folder.finish(stage, run.key(stage), outputs, seconds)
+    run.console.print(f"{stage:<10} {seconds:.1f} s")
 
 
-def uses_several_devices(config: AuditConfig) -> bool:
-    """Whether the training stages are spread over several devices or machines."""
-    return config.trainer.devices != 1 or config.trainer.num_nodes != 1
+def _wait_for(run: AuditRun, stages: Sequence[str]) -> None:
+    """Until the first process has finished stages; files tell, so that no device is kept busy by waiting."""
+    while not all(run.folder.is_done(stage, run.key(stage)) for stage in stages):
+        time.sleep(POLL_SECONDS)
 
 
 def _stage_function(stage: str) -> Callable[[AuditRun], list[str]]:

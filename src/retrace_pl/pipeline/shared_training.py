@@ -15,7 +15,9 @@ from retrace_pl.files import write_json
 from retrace_pl.pipeline.cache import Artefact, ArtefactCache, Files, Job, complete, place_file
 from retrace_pl.pipeline.checkpoints import discard_checkpoints
 from retrace_pl.pipeline.run_folder import RunFolder
-from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
+from retrace_pl.pipeline.runner import AuditRun
+from retrace_pl.pipeline.strategies import uses_several_devices
+from retrace_pl.report.progress import steps
 
 WEIGHTS, SECONDS = "weights.safetensors", "seconds.json"
 TAKEN = "RETRACE_TAKEN_FROM_CACHE"
@@ -52,9 +54,9 @@ def run_trainings(run: AuditRun, trainings: Sequence[Training]) -> list[str]:
         RunError: the cache cannot be used, or a training failed.
     """
     if run.cache is None:
-        for training in trainings:
+        for training in steps(trainings):
             _timed(run, training)
-    elif not uses_several_devices(run.config):
+    elif not uses_several_devices(run.config.trainer):
         complete([_job(run, run.cache, training) for training in trainings])
     elif run.is_rank_zero:
         _lead(run, run.cache, trainings)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
@@ -11,10 +13,13 @@ from retrace_pl.data import AuditDataModule
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefact, unlearned_artefact
-from retrace_pl.pipeline.config import AuditConfig, ClassifierSettings
+from retrace_pl.pipeline.config import ClassifierSettings
+from retrace_pl.pipeline.model_checks import check_classifier, check_generator
+from retrace_pl.pipeline.processes import alone
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
-from retrace_pl.pipeline.runner import AuditRun, uses_several_devices
+from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.shared_training import Training, run_trainings
+from retrace_pl.pipeline.strategies import WholeWeights, strategy_for, uses_several_devices
 from retrace_pl.pipeline.training import check_finite, fit
 from retrace_pl.tasks import ClassifierTask, generator_task
 from retrace_pl.tasks.unlearning import UnlearningTask
@@ -81,6 +86,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
     run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on the public split")
     model = seeded_module(partial(settings.model, run.data.sample_space), seed)
     run.data.check_model(model)
+    check_generator(model, run.data, "generator.model")
     task = generator_task(
         model,
         features=load_classifier(run, EVALUATOR),
@@ -99,7 +105,7 @@ def _train_generator(run: AuditRun, seed: int) -> None:
         run=run.folder,
         settings=run.config.trainer,
         quiet=run.quiet,
-        strategy=_strategy(run.config, unused_parameters=task.unused_parameters),
+        strategy=strategy_for(run.config.trainer, unused=task.unused_parameters),
     )
     store_model(run, GENERATOR, task.product())
 
@@ -143,29 +149,30 @@ def forget(run: AuditRun, name: str, model: Classifier, data: AuditDataModule, s
         seed: seed of the unlearning.
 
     Returns:
-        The model after.
+        The model after; in a process that took no part, because the method cannot share its work, the model before.
     """
     method = copy.deepcopy(run.config.unlearning)
-    run.console.print(f"unlearning with {type(method).__name__}: {name}")
     task = UnlearningTask(model, method, data.num_classes, seed=seed)
-    fit(
-        task,
-        data.unlearning_view(batch_size=task.method.batch_size),
-        name=name,
-        key=run.key("unlearn"),
-        epochs=task.method.epochs,
-        run=run.folder,
-        settings=run.config.trainer,
-        quiet=run.quiet,
-    )
+    settings, place = run.config.trainer, ""
+    divided = task.shares_devices or not uses_several_devices(settings)
+    if not divided:
+        settings, place = replace(settings, devices=1, num_nodes=1, strategy="auto"), ", on one device"
+    run.console.print(f"unlearning with {type(method).__name__}: {name}{place}")
+    if not (divided or run.is_rank_zero):
+        return model
+    with nullcontext() if divided else alone():
+        fit(
+            task,
+            data.unlearning_view(batch_size=task.method.batch_size),
+            name=name,
+            key=run.key("unlearn"),
+            epochs=task.method.epochs,
+            run=run.folder,
+            settings=settings,
+            quiet=run.quiet,
+            strategy=strategy_for(settings, unused=True),
+        )
     return task.model
-
-
-def _strategy(config: AuditConfig, *, unused_parameters: bool) -> str:
-    """Lightning's strategy; plain DDP refuses a backward pass that leaves parameters out."""
-    chosen = config.trainer.strategy
-    plain = chosen == "ddp" or (chosen == "auto" and uses_several_devices(config))
-    return "ddp_find_unused_parameters_true" if plain and unused_parameters else chosen
 
 
 def classifier_training(
@@ -227,6 +234,8 @@ def fit_classifier(
     """
     run.console.print(f"training {name}: {settings.epochs} epochs on the {split} split")
     model = build_classifier(run, settings, seed)
+    whole = WholeWeights("model")
+    check_classifier(model, data, "evaluator.model" if settings is run.config.evaluator else "classifier.model")
     task = ClassifierTask(
         model,
         data.num_classes,
@@ -246,7 +255,12 @@ def fit_classifier(
         quiet=run.quiet,
         accumulate_grad_batches=run.config.trainer.accumulate_grad_batches,
         gradient_clip_val=run.config.trainer.gradient_clip_val,
+        strategy=strategy_for(run.config.trainer, shardable=True),
+        callbacks=[whole],
     )
+    if whole.weights is not None:  # this process has only its share of the parameters
+        model = build_classifier(run, settings, seed)
+        model.load_state_dict(whole.weights)
     return model
 
 

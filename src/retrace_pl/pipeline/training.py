@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import warnings
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from retrace_pl.errors import DivergenceError, InputError, RunError
@@ -17,6 +19,8 @@ from retrace_pl.pipeline.checkpoints import REMEDY, WholeCheckpointIO, check_rea
 from retrace_pl.pipeline.config import TrainerSettings
 from retrace_pl.pipeline.parsing import one_line
 from retrace_pl.pipeline.run_folder import RunFolder
+from retrace_pl.pipeline.strategies import strategy_for
+from retrace_pl.pipeline.training_progress import TrainingProgress
 from retrace_pl.tasks import DivergenceGuard
 
 
@@ -46,20 +50,23 @@ def calm_lightning() -> None:
 def make_trainer(settings: TrainerSettings, *, quiet: bool, **options: Any) -> Trainer:
     """Lightning's Trainer with the audit's device settings; `options` are Trainer arguments.
 
+    The only progress bars are those among `callbacks`, and where it is quiet none.
+
     Raises:
         InputError: this machine has no such device, or Lightning no such setting.
     """
+    if settings.sync_batchnorm and torch_device(settings).type != "cuda":
+        raise InputError("trainer.sync_batchnorm: torch has it for GPUs only; leave it out here")
     callbacks = list(options.pop("callbacks", []))
-    if not quiet:
-        callbacks.append(RichProgressBar(leave=False))
     try:
         return Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            strategy=options.pop("strategy", settings.strategy),
+            strategy=options.pop("strategy", None) or strategy_for(settings),
             num_nodes=settings.num_nodes,
+            sync_batchnorm=settings.sync_batchnorm,
             precision=settings.precision,  # type: ignore[arg-type]
-            enable_progress_bar=not quiet,
+            enable_progress_bar=not quiet and any(isinstance(callback, ProgressBar) for callback in callbacks),
             enable_model_summary=False,
             callbacks=callbacks,
             **options,
@@ -101,6 +108,8 @@ def fit(
     """
     last = last_checkpoint(run, name, key)
     check_readable(last)
+    if settings.compile:
+        compile_networks(task, torch_device(settings))
     trainer = make_trainer(
         settings,
         quiet=quiet,
@@ -108,10 +117,11 @@ def fit(
         callbacks=[
             ModelCheckpoint(dirpath=last.parent, filename=last.stem, save_top_k=1, enable_version_counter=False),
             DivergenceGuard(),
+            *([] if quiet else [TrainingProgress(name)]),
             *options.pop("callbacks", []),
         ],
         plugins=[WholeCheckpointIO()],
-        logger=TensorBoardLogger(run.root / "tensorboard", name=name, version=""),
+        logger=TensorBoardLogger(run.root / "tensorboard", name=name, version="", default_hp_metric=False),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         **options,
@@ -132,6 +142,24 @@ def fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return trainer
+
+
+def compile_networks(task: torch.nn.Module, device: torch.device) -> None:
+    """Has torch compile the networks of a task on their first call; names and weights of their parameters stay.
+
+    Args:
+        task: its networks that are trained are compiled.
+        device: where they will run.
+
+    Raises:
+        InputError: torch cannot compile here.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise InputError(f"trainer.compile: torch needs a C++ compiler and there is no {compiler} here; leave it out")
+    for network in task.children():
+        if any(parameter.requires_grad for parameter in network.parameters()):
+            network.compile()
 
 
 def check_finite(module: torch.nn.Module, name: str) -> None:

@@ -9,17 +9,21 @@ from retrace_pl.tasks.evaluation import (
     EvaluationTask,
     Reference,
     Results,
+    ask_judges,
     evaluate_candidates,
     heldout_floors,
     reconstruction_floors,
 )
 from retrace_pl.tasks.generator import GeneratorTask
 from retrace_pl.tasks.generator_choice import GeneratorTrainingTask, generator_task
-from retrace_pl.tasks.quality import unlearning_quality
+from retrace_pl.tasks.quality import QUALITY_SPLITS, quality_of_answers, unlearning_quality
+from retrace_pl.tasks.scoring import Answers, Scoring, score_together
 from retrace_pl.tasks.text_generator import TextGeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
 
 __all__ = [
+    "QUALITY_SPLITS",
+    "Answers",
     "BaseTask",
     "ClassifierTask",
     "DivergenceGuard",
@@ -28,11 +32,15 @@ __all__ = [
     "GeneratorTrainingTask",
     "Reference",
     "Results",
+    "Scoring",
     "TextGeneratorTask",
     "UnlearningTask",
+    "ask_judges",
     "evaluate_candidates",
     "generator_task",
     "heldout_floors",
+    "quality_of_answers",
     "reconstruction_floors",
+    "score_together",
     "unlearning_quality",
 ]

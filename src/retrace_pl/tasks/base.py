@@ -69,7 +69,8 @@ class BaseTask(LightningModule):
 
     def _log_axis(self) -> None:
         if not self.trainer.sanity_checking:
-            self.log("step", float(self.current_epoch))  # Lightning takes a value of this name as the loggers' step
+            # Lightning takes a value of this name as the loggers' step, and warns of one that processes do not compare.
+            self.log("step", float(self.current_epoch), sync_dist=True)
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -13,19 +13,21 @@ from typing import Any, TypeAlias
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics import Metric
 
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.metrics import ImageDomain, LabelKL, SuccessRate
 from retrace_pl.models import Classifier
 from retrace_pl.tasks.reference import Reference, reconstruction_floors
+from retrace_pl.tasks.scoring import Answers
 
 __all__ = [
     "METRICS",
     "EvaluationTask",
     "Reference",
     "Results",
+    "ask_judges",
     "evaluate_candidates",
     "heldout_floors",
     "reconstruction_floors",
@@ -41,12 +43,13 @@ Results: TypeAlias = dict[str, Any]
 class EvaluationTask(LightningModule):
     """Test loop over candidates that computes every metric against the deleted records.
 
-    Nothing is trained. Batches are candidates [n, ...] or tuples that start with them. Which metrics there are is up to
+    Nothing is trained. Batches are candidates [n, ...] or tuples that start with them; a second member holds the
+    networks' answers about them (`ask_judges`), which are then not asked again. Which metrics there are is up to
     the reference's domain. After `Trainer.test` the numbers are in `results` as plain floats, None where a metric does
     not apply: the ones that describe a distribution (such as ``fid_oracle``, ``label_kl`` and ``recall``) for one
     candidate, class-based success where the deletion is not tied to classes, SSIM for small images.
     Run it on one CPU or CUDA device: a distributed sampler repeats candidates to fill its last batch, and the sums are
-    in float64.
+    in float64. On several devices the answers are what takes time: `score_together` divides them.
 
     Args:
         evaluator: Classifier that saw neither the original nor the unlearned model's training data.
@@ -128,15 +131,17 @@ class EvaluationTask(LightningModule):
             raise InputError(f"candidates have shape {list(inputs.shape[1:])}, the deleted records {list(expected)}")
         if not bool(torch.isfinite(inputs).all()):
             raise RunError("a candidate holds NaN or infinite values: the generator or the search diverged")
-        labels = self.evaluator(inputs).argmax(dim=1)
+        known = isinstance(batch, tuple | list) and len(batch) > 1
+        answers = batch[1] if known else ask_judges(inputs, self.evaluator, self.original)
+        labels = answers["logits"].argmax(dim=1)
         self._update("inputs", inputs)
-        self._update("features", self.evaluator.features(inputs).flatten(1))
+        self._update("features", answers["features"])
         self._update("labels", labels)
         success = self._group("success")
         if "sr_oracle" in success:
             success["sr_oracle"].update(self.reference.is_target(labels))
         if "sr_original" in success and self.original is not None:
-            success["sr_original"].update(self.reference.is_target(self.original(inputs).argmax(dim=1)))
+            success["sr_original"].update(self.reference.is_target(answers["original"].argmax(dim=1)))
         for name, values in self._successes(inputs).items():
             success[name].update(values)
 
@@ -164,6 +169,35 @@ class EvaluationTask(LightningModule):
     def _update(self, kind: str, values: Tensor) -> None:
         for metric in self._group(kind).values():
             metric.update(values)
+
+
+def ask_judges(inputs: Tensor, evaluator: Classifier, original: Classifier | None) -> Answers:
+    """What the networks say about candidates.
+
+    Args:
+        inputs: Candidates [n, ...], on the networks' device.
+        evaluator: The independent evaluation classifier.
+        original: f+, or None.
+
+    Returns:
+        ``features`` [n, F] and ``logits`` [n, K] of the evaluator, and ``original``, the logits [n, K] of f+.
+    """
+    answers = {"features": evaluator.features(inputs).flatten(1), "logits": evaluator(inputs)}
+    return answers if original is None else answers | {"original": original(inputs)}
+
+
+class _Judged(Dataset[tuple[Tensor, Answers]]):
+    """Candidates with what the networks have said about them."""
+
+    def __init__(self, inputs: Tensor, answers: Answers) -> None:
+        self.inputs = inputs
+        self.answers = answers
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Answers]:
+        return self.inputs[index], {name: values[index] for name, values in self.answers.items()}
 
 
 def _plain(value: Tensor | None) -> float | None:
@@ -210,6 +244,7 @@ def evaluate_candidates(
     trainer: Trainer | None = None,
     scores: Tensor | None = None,
     batch_size: int = 256,
+    answers: Answers | None = None,
     **settings: Any,
 ) -> Results:
     """Judge candidates quietly: no log, no progress bar, no checkpoint.
@@ -225,6 +260,7 @@ def evaluate_candidates(
         trainer: A trainer of the caller's, on one device; a quiet one by default.
         scores: Trace scores of the candidates, shape [k]; their mean becomes ``score``.
         batch_size: Candidates per batch.
+        answers: What `ask_judges` says about them, where somebody has asked already.
         settings: Passed on to `EvaluationTask`.
 
     Returns:
@@ -243,7 +279,9 @@ def evaluate_candidates(
     modes = [model.training for model in models]
     task = EvaluationTask(evaluator, original, reference, **settings)
     # A loader without a generator of its own draws from the global random state.
-    loader = DataLoader(TensorDataset(inputs.detach().cpu()), batch_size=batch_size, generator=torch.Generator())
+    rows = inputs.detach().cpu()
+    candidates: Dataset[Any] = TensorDataset(rows) if answers is None else _Judged(rows, answers)
+    loader = DataLoader(candidates, batch_size=batch_size, generator=torch.Generator())
     try:
         with _quiet():
             runner = trainer if trainer is not None else _quiet_trainer(places[0])

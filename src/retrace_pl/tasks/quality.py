@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from retrace_pl.data import AuditDataModule, LabelledRecords
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.metrics import membership_auc
+
+QUALITY_SPLITS = ("test", "forget")
+"""The splits on which a classifier's quality is measured."""
 
 
 @torch.no_grad()
@@ -40,22 +45,42 @@ def unlearning_quality(
         RunError: The model's outputs are not finite, so that no number would mean anything.
     """
     datamodule.setup()
-    test, forget = datamodule.split("test"), datamodule.split("forget")
-    deleted = torch.isin(test.labels, torch.tensor(datamodule.deleted_classes, dtype=torch.int64))
-    by_class = datamodule.deletion == "class"
-    kept = ~deleted if by_class else torch.ones_like(deleted)
-    for which, mask in (("retained", kept), ("deleted", deleted)):
-        if not bool(mask.any()):
-            raise InputError(f"test_size: the test split holds no {datamodule.noun} of the {which} classes; raise it.")
-
+    _require_both_kinds(datamodule)
     modes = {module: module.training for module in model.modules()}
     model.to(device).eval()
     try:
-        test_right, test_confidence = _predict(model, test, device, batch_size)
-        forget_right, forget_confidence = _predict(model, forget, device, batch_size)
+        logits = {name: _predict(model, datamodule.split(name), device, batch_size) for name in QUALITY_SPLITS}
     finally:
         for module, training in modes.items():
             module.training = training
+    return quality_of_answers(type(model).__name__, datamodule, logits)
+
+
+def quality_of_answers(name: str, datamodule: AuditDataModule, logits: Mapping[str, Tensor]) -> dict[str, float]:
+    """What `unlearning_quality` measures, of a classifier that somebody has asked already.
+
+    Args:
+        name: Name of the classifier, for messages.
+        datamodule: The audit's data.
+        logits: Its logits [n, K] for the records of each of `QUALITY_SPLITS`, in order.
+
+    Returns:
+        The four numbers.
+
+    Raises:
+        InputError: The test split holds no image of the retained or of the deleted classes.
+        RunError: An output is not finite.
+    """
+    deleted, kept = _require_both_kinds(datamodule)
+    by_class = datamodule.deletion == "class"
+    if not all(bool(values.isfinite().all()) for values in logits.values()):
+        raise RunError(
+            f"{name} returns outputs that are not finite; lower the learning rate it was trained or unlearned with."
+        )
+    test, forget = (values.cpu().double() for values in (logits["test"], logits["forget"]))
+    test_right = test.argmax(1) == datamodule.split("test").labels
+    forget_right = forget.argmax(1) == datamodule.split("forget").labels
+    test_confidence, forget_confidence = (values.softmax(1).amax(1) for values in (test, forget))
     return {
         "retain_acc": _mean(test_right[kept]),
         "forget_acc": _mean(test_right[deleted] if by_class else forget_right),
@@ -64,22 +89,21 @@ def unlearning_quality(
     }
 
 
-def _predict(
-    model: nn.Module, records: LabelledRecords, device: torch.device | str, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """Whether each record is classified correctly [n], and its largest probability [n] in double precision."""
-    right, confidence = [], []
-    for positions in torch.split(torch.arange(len(records)), batch_size):
-        batch = records.subset(positions)
-        logits = model(batch.inputs.to(device)).cpu().double()  # on the CPU: not every accelerator has float64
-        if not bool(logits.isfinite().all()):
-            raise RunError(
-                f"{type(model).__name__} returns outputs that are not finite; lower the learning rate it was "
-                "trained or unlearned with."
-            )
-        right.append(logits.argmax(1) == batch.labels)
-        confidence.append(logits.softmax(1).amax(1))
-    return torch.cat(right), torch.cat(confidence)
+def _require_both_kinds(datamodule: AuditDataModule) -> tuple[Tensor, Tensor]:
+    """Which test records are of deleted classes [n], and which count as retained [n]; there must be some of both."""
+    labels = datamodule.split("test").labels
+    deleted = torch.isin(labels, torch.tensor(datamodule.deleted_classes, dtype=torch.int64))
+    kept = ~deleted if datamodule.deletion == "class" else torch.ones_like(deleted)
+    for which, mask in (("retained", kept), ("deleted", deleted)):
+        if not bool(mask.any()):
+            raise InputError(f"test_size: the test split holds no {datamodule.noun} of the {which} classes; raise it.")
+    return deleted, kept
+
+
+def _predict(model: nn.Module, records: LabelledRecords, device: torch.device | str, batch_size: int) -> Tensor:
+    """Logits [n, K] on the CPU: not every accelerator has float64, in which they are compared."""
+    parts = torch.split(torch.arange(len(records)), batch_size)
+    return torch.cat([model(records.subset(part).inputs.to(device)).cpu() for part in parts])
 
 
 def _mean(right: Tensor) -> float:

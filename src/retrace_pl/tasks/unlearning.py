@@ -73,6 +73,12 @@ class UnlearningTask(LightningModule):
         self._good: dict[str, Tensor] = {}
         self._saved_method: Mapping[str, Any] | None = None
 
+    @property
+    def shares_devices(self) -> bool:
+        """Whether several devices can share the method's work."""
+        edits = type(self.method).edit is not UnlearningMethod.edit
+        return not edits and not isinstance(self.method, AdaptedMethod)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `[n, num_classes]` of inputs `[n, ...]`."""
         logits: Tensor = self.model(inputs)
@@ -99,8 +105,7 @@ class UnlearningTask(LightningModule):
                 f"trainer.precision is {trainer.precision}, which scales the loss behind {name}'s back; "
                 f"use one of {', '.join(PRECISIONS)}."
             )
-        edits = type(self.method).edit is not UnlearningMethod.edit
-        if trainer.world_size > 1 and (edits or isinstance(self.method, AdaptedMethod)):
+        if trainer.world_size > 1 and not self.shares_devices:
             raise InputError(f"{name} cannot share its work between devices; set trainer.devices to 1.")
         self._original = _clone(self.model)
 

@@ -21,7 +21,7 @@ from retrace_pl.traces.directional import (
 )
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
-from retrace_pl.traces.reliability import QUANTILES, Reliability, joint_scores, reliability, score_groups
+from retrace_pl.traces.reliability import QUANTILES, Reliability, joint_scores, reliability, score_groups, scores_of
 from retrace_pl.traces.scorer import Sign, TraceDeltas, TraceScorer, TraceScores, TraceWeights
 from retrace_pl.traces.signals import GRADIENT_EPS, RESOLUTION, delta_gradient, delta_loss, delta_prediction
 from retrace_pl.traces.weight_fit import FittedWeights, fit_weights
@@ -69,4 +69,5 @@ __all__ = [
     "pair_probabilities",
     "reliability",
     "score_groups",
+    "scores_of",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from retrace_pl.errors import InputError
 from retrace_pl.traces.scorer import TraceDeltas, TraceScorer
 
-__all__ = ["QUANTILES", "Reliability", "joint_scores", "reliability", "score_groups"]
+__all__ = ["QUANTILES", "Reliability", "joint_scores", "reliability", "score_groups", "scores_of"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the score that are reported for every group of inputs."""
@@ -74,7 +74,16 @@ def joint_scores(reference: TraceScorer, parts: Sequence[tuple[TraceScorer, Any]
     """
     if not parts:
         raise InputError("scores: there is no set of inputs to score")
-    deltas = [scorer.deltas(inputs) for scorer, inputs in parts]
+    return scores_of(reference, [scorer.deltas(inputs) for scorer, inputs in parts])
+
+
+def scores_of(reference: TraceScorer, deltas: Sequence[TraceDeltas]) -> list[Tensor]:
+    """The same from raw differences that somebody has taken already.
+
+    Args:
+        reference: Fitted scorer that sets the scale.
+        deltas: Raw differences of each set, at least one; at least one input each.
+    """
     sizes = [len(next(iter(part.named().values()))) for part in deltas]
     joined = TraceDeltas(*(_join(column, reference.device) for column in zip(*deltas, strict=True)))
     return list(torch.split(reference.combine(joined).detach().cpu(), sizes))
