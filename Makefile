@@ -57,7 +57,7 @@ notebooks: $(VENV)/.installed-notebooks ## execute every notebook; an error in a
 	  rm -rf "$$work/run"; done
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 benchmark: setup ## run every benchmark in its quick form
 	@set -e; for script in $(shell grep -l __main__ benchmarks/*.py); do \
