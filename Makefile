@@ -36,10 +36,12 @@ test: setup ## run the tests that take minutes at most, on all cores
 test-all: setup ## run every test, the slow ones and those for accelerators too
 	$(BIN)/python -m pytest -n auto --dist loadfile -m ''
 
-lint: setup ## check style, formatting and the layers of the architecture
+lint: setup ## check style, formatting, the layers of the architecture, risky calls and the installed versions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
+	$(BIN)/python -m pip check
 
 type: setup ## check the types
 	$(BIN)/mypy
