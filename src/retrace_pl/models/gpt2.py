@@ -1,4 +1,4 @@
-"""GPT-2 with a latent prefix: texts that a vector decides (Radford et al., 2019; Li et al., 2020)."""
+"""GPT-2 steered by a latent: texts that a vector decides (Radford et al., 2019; Li et al., 2020)."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ class GPT2Decoder(nn.Module):
         self.shift = nn.Linear(latent_dim, self.width)
         self.words = nn.Linear(latent_dim, int(body.config.vocab_size))
         spread = float(body.wte.weight.detach().std()) / math.sqrt(latent_dim)
-        for layer in (self.prefix, self.shift):  # of the size of a token's embedding
-            nn.init.normal_(layer.weight, std=spread)
+        nn.init.normal_(self.prefix.weight, std=spread)  # prefixes of the size of a token's embedding
+        nn.init.normal_(self.shift.weight, std=0.02)  # little, and
+        nn.init.zeros_(self.words.weight)  # nothing: a pretrained body starts with its own predictions
+        for layer in (self.prefix, self.shift, self.words):
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.words.weight)
-        nn.init.zeros_(self.words.bias)
 
     def forward(self, latents: Tensor, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         """Map latents [n, d] and tokens [n, T] to the states [n, T, E] that predict each next token.
