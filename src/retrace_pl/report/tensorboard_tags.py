@@ -48,12 +48,9 @@ TAGS: tuple[Tag, ...] = (
     Tag("generator", "train/fake", "scalar", "epoch", "Images: its mean logit of generated ones."),
     Tag("generator", "val/fid_features", "scalar", "epoch", "Images: FID in the evaluator's features."),
     Tag("generator", "train/loss", "scalar", "epoch", "Texts: mean loss of a token, in nats."),
-    Tag("generator", "train/reconstruction", "scalar", "epoch", "Texts: its part for the words, nats a token."),
-    Tag("generator", "train/kl", "scalar", "epoch", "Texts: KL divergence of the latents to the prior, nats a text."),
-    Tag("generator", "train/beta", "scalar", "epoch", "Texts: weight of that divergence."),
-    Tag("generator", "val/perplexity", "scalar", "epoch", "Texts: bound on the perplexity of unseen ones."),
-    Tag("generator", "val/reconstruction", "scalar", "epoch", "Texts: nats a token from the mean latent."),
-    Tag("generator", "val/kl", "scalar", "epoch", "Texts: KL divergence on unseen ones, nats a text."),
+    Tag("generator", "val/perplexity", "scalar", "epoch", "Texts: perplexity of unseen ones given their latents."),
+    Tag("generator", "val/loss", "scalar", "epoch", "Texts: the same on unseen ones."),
+    Tag("generator", "val/gain", "scalar", "epoch", "Texts: how much worse another text's latent is, nats a token."),
     Tag("generator", "val/classes", "scalar", "epoch", "Texts: effective number of classes among the samples."),
     Tag("generator", "samples/ema", "image", "epoch", "The averaged generator's images of the same latents."),
     Tag("generator", "samples/prior", "text", "epoch", "The generator's texts of the same latents."),
@@ -134,25 +131,25 @@ def _lines(*patterns: str) -> tuple[str, list[str]]:
 
 LAYOUT: dict[str, dict[str, tuple[str, list[str]]]] = {
     "Search": {
-        "Mean of the best candidates, attack beside controls": _lines("search/topk_score"),
+        "Mean of the best candidates": _lines("search/topk_score"),
         "Best score": _lines("search/best_score"),
-        "Candidates that the original model takes for a deleted class": _lines("search/deleted_class_by_original"),
+        "Share seen as a deleted class by the original model": _lines("search/deleted_class_by_original"),
         "Reward": _lines("search/reward"),
         "KL divergence to the prior": _lines("search/kl_to_prior"),
     },
     "Training": {
         "Test accuracy": _lines("val/accuracy"),
         "Loss": _lines("train/loss", "val/loss"),
-        "Generator: losses": _lines("train/loss_(generator|discriminator)", "train/(reconstruction|kl)"),
+        "Generator: losses": _lines("train/loss_(generator|discriminator)"),
         "Generator: distance to real data": _lines("val/(fid_features|perplexity)"),
     },
     "Unlearning": {
-        "Accuracy on retained records and on those to forget": _lines("unlearn/(retain|forget)_acc"),
+        "Accuracy, retained and to forget": _lines("unlearn/(retain|forget)_acc"),
         "Losses": _lines("unlearn/([a-z_]+_)?loss"),
     },
     "Evaluation": {
         "Success under the evaluator, by repeat": _lines("evaluate/sr_oracle"),
-        "Trace score of the selected candidates, by repeat": _lines("evaluate/score"),
+        "Trace score of what was selected, by repeat": _lines("evaluate/score"),
     },
 }
 """Category -> chart -> its kind and the regular expressions of its tags, as `add_custom_scalars` takes it."""
