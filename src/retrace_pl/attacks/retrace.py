@@ -38,6 +38,15 @@ class ReTrace(Attack):
         refinement_steps: Rounds of local search around the best candidate; 0 skips it.
         refinement_population: Queries per round.
         refinement_std: Standard deviation of the first round's steps, halved four times over the rounds.
+
+    Example:
+        >>> from retrace_pl.envs.toys import toy_core
+        >>> from retrace_pl.searchers import CEMSearcher
+        >>> toy = toy_core()
+        >>> context = AttackContext(pair=None, scorer=toy.scorer, generator=toy.generator, budget=512)
+        >>> found = ReTrace(CEMSearcher(population=128), top_k=16).reconstruct(context)
+        >>> len(found.inputs), len(found.pool), found.queries
+        (16, 512, 512)
     """
 
     name: ClassVar[str] = "retrace"

@@ -129,6 +129,15 @@ class LatentCore:
         batch_size: Candidates that are generated and scored at a time.
         probe: Optional look at inputs ``[n, ...]`` that returns named numbers for the log; it neither counts as a
             query nor influences the search.
+
+    Example:
+        >>> from retrace_pl.envs.toys import toy_core
+        >>> toy = toy_core()
+        >>> core = LatentCore(toy.generator, toy.scorer, LatentSettings(tau=0.1), budget=100)
+        >>> start = core.reset(n=10)
+        >>> step = core.step(torch.zeros_like(start))
+        >>> step.reward.shape, step.done, core.queries, core.remaining, len(core.pool)
+        (torch.Size([10]), True, 10, 90, 10)
     """
 
     def __init__(

@@ -56,6 +56,12 @@ class NearestMSE(MeanPerCandidate):
     Args:
         records: The deleted records (or the held-out records of a control), shape [m, ...]. Held on every rank.
         kwargs: Passed on to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = NearestMSE(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        >>> metric.update(torch.tensor([[0.0, 0.0], [1.0, 0.5]]))
+        >>> metric.compute()
+        tensor(0.0625, dtype=torch.float64)
     """
 
     higher_is_better = False
@@ -78,6 +84,12 @@ class CentredCosine(MeanPerCandidate):
         records: Shape [m, ...].
         centre: The mean input to subtract, shape [...] of one record.
         kwargs: Passed on to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = CentredCosine(torch.tensor([[1.0, 1.0]]), centre=torch.tensor([0.5, 0.5]))
+        >>> metric.update(torch.tensor([[0.75, 0.75], [0.0, 0.0]]))
+        >>> metric.compute().round(decimals=6)
+        tensor(0., dtype=torch.float64)
     """
 
     higher_is_better = True
@@ -148,6 +160,12 @@ class Diversity(Metric):
 
     Args:
         kwargs: Passed on to `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = Diversity()
+        >>> metric.update(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
     """
 
     is_differentiable = False

@@ -47,6 +47,13 @@ class SSIM(MeanPerCandidate):
 
     Raises:
         InputError: For inputs that are not images of at least 7x7.
+
+    Example:
+        >>> records = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> metric = SSIM(records)
+        >>> metric.update(records)
+        >>> metric.compute().round(decimals=4)
+        tensor(1., dtype=torch.float64)
     """
 
     higher_is_better = True

@@ -52,6 +52,12 @@ class SuccessRate(Metric):
     Args:
         level: Confidence level of the interval.
         kwargs: Passed on to `torchmetrics.Metric`.
+
+    Example:
+        >>> rate = SuccessRate()
+        >>> rate.update(torch.tensor([True, True, False, True]))
+        >>> {name: round(float(value), 3) for name, value in rate.compute().items()}
+        {'rate': 0.75, 'low': 0.301, 'high': 0.954}
     """
 
     is_differentiable = False

@@ -21,6 +21,12 @@ class CEMSearcher(Searcher):
         elite_fraction: Share of a generation that the Gaussian is refitted to, in (0, 1).
         smoothing: Weight of the new mean and standard deviation against the old ones, in (0, 1].
         min_std: Lower bound of the standard deviations: keeps the search from ending in a point.
+
+    Example:
+        >>> from retrace_pl.envs.toys import toy_core
+        >>> pool = CEMSearcher(population=100).search(toy_core(), budget=1000)
+        >>> bool(pool.scores[-100:].mean() > pool.scores[:100].mean())
+        True
     """
 
     name: ClassVar[str] = "cem"

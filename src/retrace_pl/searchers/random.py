@@ -18,6 +18,12 @@ class RandomSearcher(Searcher):
 
     Args:
         batch_size: Candidates per evaluation.
+
+    Example:
+        >>> from retrace_pl.envs.toys import toy_core
+        >>> pool = RandomSearcher().search(toy_core(), budget=1000)
+        >>> len(pool), pool.best > 0.5
+        (1000, True)
     """
 
     name: ClassVar[str] = "random"

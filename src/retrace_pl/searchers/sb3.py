@@ -114,6 +114,12 @@ class SB3Searcher(Searcher):
         warm_start: Queries of the budget spent on samples of the prior first; the policy then starts at the best of
             them (:mod:`retrace_pl.searchers.warm_start`); to hold many of them it wants a wide ``net_arch``, such as
             (64, 64). On-policy algorithms only.
+
+    Example:
+        >>> from retrace_pl.envs.toys import toy_core
+        >>> searcher = SB3Searcher("PPO", num_envs=64)
+        >>> len(searcher.search(toy_core(), budget=256)), searcher.policy_state() is not None
+        (256, True)
     """
 
     name: ClassVar[str] = "sb3"

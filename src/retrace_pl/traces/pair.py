@@ -78,6 +78,15 @@ class ModelPair:
 
     Raises:
         InputError: The access level or the memory format is unknown, or the models lie on different devices.
+
+    Example:
+        >>> pair = ModelPair(nn.Linear(4, 3), nn.Linear(4, 3), access="gray")
+        >>> pair.outputs(torch.rand(5, 4)).unlearned.shape, pair.losses(torch.rand(5, 4)).original.shape
+        (torch.Size([5, 3]), torch.Size([5]))
+        >>> pair.input_gradients(torch.rand(5, 4))
+        Traceback (most recent call last):
+            ...
+        retrace_pl.errors.AccessError: access: the gradient signal needs access=white, this audit has access=gray
     """
 
     def __init__(

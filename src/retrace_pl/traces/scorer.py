@@ -108,6 +108,14 @@ class TraceScorer:
 
     Raises:
         InputError: A setting is out of range, or every signal that the access level allows has weight zero.
+
+    Example:
+        >>> original, unlearned = nn.Linear(4, 3), nn.Linear(4, 3)
+        >>> scorer = TraceScorer(ModelPair(original, unlearned, "white"), weights={"gradient": 2.0})
+        >>> scorer.fit(torch.rand(100, 4))
+        >>> scores = scorer(torch.rand(5, 4))
+        >>> scores.score.shape, bool((scores.score <= 1).all()), scorer.signals
+        (torch.Size([5]), True, ('prediction', 'loss', 'gradient'))
     """
 
     signal: ClassVar[Literal["gap", "directional"]] = "gap"
