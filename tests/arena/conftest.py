@@ -34,8 +34,8 @@ class Deadly(Identity):
 '''
 
 
-def run(*options):
-    return main(["arena", "--config", str(TINY), "--quiet", *map(str, options)])
+def run(*options, quiet=True):
+    return main(["arena", "--config", str(TINY), *(["--quiet"] if quiet else []), *map(str, options)])
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_a_failed_cell_says_why_in_one_line_and_keeps_its_traceback(finished_are
 
 def test_two_workers_find_the_same_as_cells_run_by_hand(finished_arena, arena, tmp_path, capsys):
     for name in ("mild", "retain_finetune"):
-        assert arena("--output", tmp_path, GOOD, "--cell", CELL.format(name)) == 0
+        assert arena("--output", tmp_path, GOOD, "--cell", CELL.format(name), quiet=False) == 0
         assert CELL.format(name) in capsys.readouterr().out
         alone, beside = (
             CellRecord.read(record_path(folder, CELL.format(name))) for folder in (tmp_path, finished_arena)
@@ -135,7 +135,7 @@ def test_json_names_files_and_failures(arena_copy, arena, mixed, ran, capsys):
 
 
 def test_the_table_shows_methods_and_failures(arena_copy, arena, mixed, ran, capsys):
-    assert arena("--output", arena_copy, mixed) == 0
+    assert arena("--output", arena_copy, mixed, quiet=False) == 0
     shown = capsys.readouterr().out
     assert "retain_finetune" in shown
     assert "0/1" in shown

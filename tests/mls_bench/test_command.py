@@ -35,7 +35,7 @@ class UnlearningMethod:
 
 
 def run(digits, trained, *arguments):
-    common = ["--setting", digits, "--preset", "smoke", "--output", str(trained), "--quiet", *OPTIONS]
+    common = ["--setting", digits, "--preset", "smoke", "--output", str(trained), *OPTIONS]
     return main(["mls-bench", *common, *arguments])
 
 
@@ -58,6 +58,12 @@ def test_all_baselines_and_a_broken_file(digits, trained, tmp_path, capsys):
 
     assert run(digits, trained, "--method", "scrub", "--json", str(rows)) == 0  # the same run: in its old place
     assert len(rows.read_text().splitlines()) == 5
+
+    capsys.readouterr()
+    assert run(digits, trained, "--method", "scrub", "--quiet", "--json") == 0
+    printed = capsys.readouterr()
+    assert [result["method"] for result in json.loads(printed.out)["results"]] == ["scrub"]
+    assert printed.err == ""
     assert run(digits, trained, "--method", "scrub", "--json", str(rows), "--seed", "3", "--no-reference") == 0
     assert len(rows.read_text().splitlines()) == 6
     assert {path.name for path in rows.parent.iterdir()} == {rows.name, f".{rows.name}.lock"}, "nothing temporary left"

@@ -160,10 +160,22 @@ def test_json_output_is_only_json(run_copy, tiny, capsys):
 
 
 def test_summary_shows_controls_beside_the_attack(run_copy, tiny, capsys):
-    assert main(["audit", "--config", tiny, "--output", str(run_copy), "--quiet"]) == 0
+    assert main(["audit", "--config", tiny, "--output", str(run_copy)]) == 0
     shown = capsys.readouterr().out
-    for row in ("attack", "prior", "matched_retrain", "verdict", "report.html"):
-        assert row in shown
+    for words in ("attack ", "prior ", "matched_retrain ", "16 candidates, 256 queries each", "Excess ", "verdict: "):
+        assert f"\n{words}" in shown
+    assert f"report: {run_copy / 'report.html'}\n" in shown
+    assert f"tensorboard: tensorboard --logdir {run_copy / 'tensorboard'}\n" in shown
+
+
+def test_quiet_prints_nothing_but_errors(run_copy, tiny, capsys):
+    command = ["audit", "--config", tiny, "--output", str(run_copy), "--quiet"]
+    assert main(command) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main([*command, "--queries", "0"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("retrace: error: ")
 
 
 def test_stored_policy_can_be_sampled_again(finished_run):

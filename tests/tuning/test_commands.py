@@ -27,7 +27,7 @@ def arguments(tiny, tuning_folder, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(NEGGRAD))
     (tmp_path / "hopeless.yaml").write_text(yaml.safe_dump({"class_path": f"{__name__}.Hopeless"}))
     base = ["tune", "--config", tiny, "--audit.repeats", "1", "--seeds", "[100,101]", "--folder", str(tuning_folder)]
-    return [*base, "--trials", "2", "--quiet"]
+    return [*base, "--trials", "2"]
 
 
 def test_the_preset_builds_the_method_and_repeats_what_its_comment_says(
