@@ -51,6 +51,7 @@ def test_list_describes_every_part(kind, capsys):
         ("unlearning", {"Retrain", "RetainFineTune", "GradientAscent", "NegativeGradient", "Identity"}),
         ("searchers", {"SB3Searcher", "RandomSearcher", "CEMSearcher"}),
         ("attacks", {"ReTrace"}),
+        ("metrics", {"BestBLEU", "MeanROUGE", "DistinctN", "CopiedSpan", "Perplexity"}),
         ("metrics", {"NearestMSE", "SSIM", "CentredCosine", "SuccessRate", "FeatureFID", "FeatureKID", "Diversity"}),
     ],
 )

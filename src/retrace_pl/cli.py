@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retrace_pl._version import __version__
 from retrace_pl.errors import UNWRITABLE, RetraceError
+from retrace_pl.pipeline.processes import refuse_launch
 
 COMMANDS = {
     "arena": "retrace_pl.arena.commands:arena",
@@ -28,8 +29,13 @@ COMMANDS = {
     "tune": "retrace_pl.tuning.commands:tune",
     "mls-bench": "retrace_pl.mls_bench.commands:mls_bench",
     "list": "retrace_pl.pipeline.parts:list_parts",
+    "doctor": "retrace_pl.pipeline.doctor:doctor",
+    "completion": "retrace_pl.completion:completion",
 }
 """Command -> function that takes the remaining arguments and returns nothing; its docstring is the command's help."""
+
+SHARED = ("audit", "pretrain", "generator", "unlearn", "attack", "evaluate", "report")
+"""Commands that several processes of one launch may run together; see `retrace_pl.pipeline.processes`."""
 
 INTERRUPTED = 130
 
@@ -54,6 +60,8 @@ def main(arguments: list[str]) -> int:
         return _fail(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}", 2)
     module, function = COMMANDS[command].split(":")
     try:
+        if command not in SHARED:
+            refuse_launch(command)
         getattr(importlib.import_module(module), function)(rest)
     except RetraceError as error:
         return _fail(str(error), error.exit_code)
