@@ -1,5 +1,9 @@
 """Code of one's own is part of every key; the package's own is known by its version in the keys of finished stages."""
 
+import linecache
+import sys
+import types
+
 import pytest
 
 from retrace_pl.pipeline.code import code_hashes, own_code
@@ -28,6 +32,22 @@ def test_code_of_ones_own_is_in_the_keys(rule):
     assert own_code({"class_path": "retrace_pl.attacks.ReTrace"}) == []
     rule.write_text("class Rule: pass\n")
     assert code_hashes(settings) != before
+
+
+def test_a_class_of_a_notebook_is_known_by_its_cell(monkeypatch):
+    def run_cell(source):
+        name = f"<cell {len(linecache.cache)}>"
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        notebook = types.ModuleType("a_notebook")  # has no file, as the module in which a notebook's cells run
+        exec(compile(source, name, "exec"), notebook.__dict__)
+        monkeypatch.setitem(sys.modules, "a_notebook", notebook)
+        return code_hashes({"class_path": "a_notebook.Rule"})
+
+    cell = "class Rule:\n    def edit(self):\n        return 1\n"
+    first = run_cell(cell)
+    assert list(first) == ["a_notebook.Rule"]
+    assert run_cell(cell) == first
+    assert run_cell(cell.replace("1", "2")) != first
 
 
 def test_an_edited_method_runs_again_from_its_own_stage_on(rule, tiny):

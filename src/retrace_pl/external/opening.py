@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ from retrace_pl.external.black_box import BlackBox, python_callable
 from retrace_pl.external.config import ModelSettings
 from retrace_pl.external.endpoint import HttpEndpoint
 from retrace_pl.external.exported import read_exported
+from retrace_pl.external.given import module_identity
 from retrace_pl.external.hugging_face import read_hugging_face
-from retrace_pl.external.state_dict import ModelClass, import_named, read_state_dict
+from retrace_pl.external.state_dict import ModelClass, import_named, known_images, read_state_dict
 from retrace_pl.external.torchscript import read_torchscript
 from retrace_pl.pipeline.cache import file_hash
 from retrace_pl.pipeline.run_folder import fingerprint
@@ -62,11 +64,13 @@ class ModelOpener:
     Args:
         settings: What the user named.
         folder: Where answers of black boxes are kept.
+        given: Role -> network that was handed over in Python.
     """
 
-    def __init__(self, settings: ModelSettings, folder: Path) -> None:
+    def __init__(self, settings: ModelSettings, folder: Path, given: Mapping[str, nn.Module] | None = None) -> None:
         self.settings = settings
         self.folder = folder
+        self.given = dict(given or {})
         self._boxes: dict[str, BlackBox] = {}
         self._endpoints: list[HttpEndpoint] = []
 
@@ -89,6 +93,10 @@ class ModelOpener:
             InputError: It cannot be found, read, or is not safe to read; the message names the option.
         """
         name = self.settings.roles[role]
+        if role in self.given:
+            return self._module(role, self.given[role])
+        if name.startswith("module:"):
+            raise InputError(f"--{role}: {name} was handed over in Python; save it to a file and give that")
         if name.startswith(("http://", "https://")):
             return self._endpoint(role, name)
         if name.startswith("python:"):
@@ -101,6 +109,10 @@ class ModelOpener:
                 f"--{role}: {path} does not exist; give a file, a Hugging Face folder, python:MODULE:FUNCTION or http://..."
             )
         return self._file(role, path)
+
+    def _module(self, role: str, module: nn.Module) -> OpenedModel:
+        model = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+        return OpenedModel(role, "PyTorch module", model, Access.WHITE, known_images(model), module_identity(model))
 
     def _file(self, role: str, path: Path) -> OpenedModel:
         option = f"--{role}"

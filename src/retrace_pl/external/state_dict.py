@@ -20,7 +20,7 @@ from retrace_pl.external.adapters import ImageInput
 from retrace_pl.models import ImageClassifier
 from retrace_pl.pipeline.parsing import config_folders, read_mapping
 
-__all__ = ["ModelClass", "import_named", "read_state_dict"]
+__all__ = ["ModelClass", "import_named", "known_images", "read_state_dict"]
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DistributedDataParallel and torch.compile put before a name
 
@@ -106,10 +106,14 @@ def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Modul
             f"{option}: {path} does not hold the weights of {kind.path}; check --model-class and --model-args "
             f"({one_line(error)})"
         ) from error
-    images = ImageInput()
-    if isinstance(model, ImageClassifier):  # it standardises by itself
-        images = ImageInput(channels=model.in_channels, mean=(0.0,), std=(1.0,), input_range=(0.0, 1.0))
-    return model.eval(), images
+    return model.eval(), known_images(model)
+
+
+def known_images(model: nn.Module) -> ImageInput:
+    """The images that a network takes, as far as its class tells: those of this package standardise by themselves."""
+    if not isinstance(model, ImageClassifier):
+        return ImageInput()
+    return ImageInput(channels=model.in_channels, mean=(0.0,), std=(1.0,), input_range=(0.0, 1.0))
 
 
 def import_named(path: str, option: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import linecache
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -20,14 +22,15 @@ def code_hashes(settings: Any, known: Collection[str] = LIBRARIES) -> dict[str, 
         known: distributions whose files are not hashed.
 
     Returns:
-        Dotted path of a class -> SHA-256 of the file that defines it; what such a file imports is not followed.
+        Dotted path of a class -> SHA-256 of the file, or the cell of a notebook, that defines it; what such a file
+        imports is not followed.
     """
     found = {}
     for path in sorted(set(class_paths(settings))):
         package = path.partition(".")[0].replace("_", "-")
-        source = None if package in known else _source_file(path)
-        if source is not None:
-            found[path] = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        digest = None if package in known else _hash_of(path)
+        if digest is not None:
+            found[path] = digest
     return found
 
 
@@ -43,8 +46,23 @@ def own_code(settings: Any) -> list[dict[str, str]]:
     return [found] if found else []
 
 
-def _source_file(path: str) -> str | None:
-    """File in which the class or function of a dotted path is defined; parsing the settings has imported it."""
+def class_hash(kind: Any) -> str | None:
+    """SHA-256 of the file that defines a class or function, or of the notebook's cell; None where there is neither.
+
+    Args:
+        kind: The class or function.
+    """
+    file = getattr(sys.modules.get(getattr(kind, "__module__", "")), "__file__", None)
+    if file is not None:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    members = vars(kind).values() if isinstance(kind, type) else (kind,)
+    codes = [inspect.unwrap(member).__code__ for member in members if inspect.isfunction(member)]
+    cells = sorted({"".join(linecache.getlines(code.co_filename)) for code in codes} - {""})
+    return hashlib.sha256("\n".join(cells).encode()).hexdigest() if cells else None
+
+
+def _hash_of(path: str) -> str | None:
+    """The same of the class or function of a dotted path; parsing the settings has imported it."""
     module = path
     while module not in sys.modules:
         module = module.rpartition(".")[0]
@@ -53,8 +71,7 @@ def _source_file(path: str) -> str | None:
     found: Any = sys.modules[module]
     for name in path.removeprefix(module).split(".")[1:]:
         found = getattr(found, name)
-    owner = sys.modules.get(getattr(found, "__module__", module))  # a package may pass on what a module of it defines
-    return getattr(owner, "__file__", None)
+    return class_hash(found)
 
 
 def class_paths(settings: Any) -> Iterator[str]:
