@@ -3,7 +3,14 @@ import io
 import pytest
 from rich.console import Console
 
-from retrace_pl.report.findings import leakage_table, output_console, print_arms, print_places, print_verdict
+from retrace_pl.report.findings import (
+    leakage_table,
+    output_console,
+    print_arms,
+    print_places,
+    print_verdict,
+    result_alone,
+)
 
 VALUES = {
     "name": "Digits [class 3]",
@@ -73,3 +80,11 @@ def test_only_places_that_are_there_are_named(tmp_path):
 def test_a_file_gets_every_column(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert output_console().width == 120
+
+
+def test_what_others_print_stays_out_of_the_json(capsys):
+    with result_alone(True):
+        print("a user's method")
+    with result_alone(False):
+        print("a table")
+    assert capsys.readouterr() == ("a table\n", "a user's method\n")

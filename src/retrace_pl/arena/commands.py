@@ -14,7 +14,7 @@ from retrace_pl.arena.runner import Outcome, open_folders, run_arena, state
 from retrace_pl.arena.summary import print_ranking
 from retrace_pl.arena.worker import run_cell
 from retrace_pl.errors import RunError
-from retrace_pl.report.findings import output_console
+from retrace_pl.report.findings import output_console, result_alone
 
 
 def arena(arguments: list[str]) -> None:
@@ -44,7 +44,8 @@ def _list(request: ArenaRequest, plan: Plan) -> None:
 
 def _one(request: ArenaRequest, plan: Plan, name: str) -> None:
     cell = plan.find(name)
-    record = run_cell(cell, open_folders(request, plan.audit))
+    with result_alone(request.as_json):
+        record = run_cell(cell, open_folders(request, plan.audit))
     if not record.done:
         raise RunError(f"cell {cell.id} failed: {record.error}")
     folder = request.output / cell.run
@@ -55,7 +56,8 @@ def _one(request: ArenaRequest, plan: Plan, name: str) -> None:
 
 
 def _all(request: ArenaRequest, plan: Plan) -> None:
-    outcome = run_arena(request, plan)
+    with result_alone(request.as_json):
+        outcome = run_arena(request, plan)
     if request.as_json:
         sys.stdout.write(json.dumps(_result(request, outcome), indent=2) + "\n")
     elif not request.quiet:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrace_pl.pipeline.processes import refuse_launch
+
 __all__ = ["attack"]
 
 _OWN = {"--original", "--unlearned"}
@@ -70,22 +72,19 @@ def _names_models(path: Path) -> bool:
 
 def _attack_pair(arguments: list[str]) -> None:
     """Search for what two models of yours differ in, with the controls that can be run without knowing more."""
-    from retrace_pl.external.evaluation import evaluate, report
-    from retrace_pl.external.generator import generator
     from retrace_pl.external.opening import ModelOpener
     from retrace_pl.external.parsing import parse_pair
-    from retrace_pl.external.run import ANSWERS, PairRun, check
-    from retrace_pl.external.searches import attack as search
+    from retrace_pl.external.run import ANSWERS
+    from retrace_pl.external.stages import run_pair
+    from retrace_pl.report.findings import result_alone
 
+    refuse_launch("attack")
     wants_help = bool({"-h", "--help"} & set(arguments))
     request = parse_pair(_attack_pair.__doc__ or "", ["--help"] if wants_help else arguments)
     opener = ModelOpener(request.settings.models, request.output / ANSWERS)
     try:
-        run = PairRun.start(request, opener)
-        run.stage("check", check)
-        run.take_models()
-        for name, work in (("generator", generator), ("attack", search), ("evaluate", evaluate), ("report", report)):
-            run.stage(name, work)
+        with result_alone(request.as_json):
+            run = run_pair(request, opener)
     finally:
         opener.close()
     _print(run, as_json=request.as_json)
@@ -96,7 +95,8 @@ def _print(run: Any, *, as_json: bool) -> None:
     from retrace_pl.files import read_json
 
     if not as_json:
-        print_pair_summary(run)
+        if not run.quiet:
+            print_pair_summary(run)
         return
     found = {
         "output": str(run.folder.root),

@@ -22,6 +22,7 @@ from retrace_pl.mls_bench.scores import Validity
 from retrace_pl.mls_bench.settings import PRESETS, PUBLISHED_SEED, SETTINGS, Limits, find_preset, find_setting
 from retrace_pl.mls_bench.table import print_results
 from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.report.findings import result_alone
 from retrace_pl.unlearning import METHODS
 
 _LIMITS = ("train_limit", "test_limit", "pretrain_epochs", "unlearn_epochs", "batch_size", "classes", "pretrain_lr")
@@ -56,28 +57,29 @@ def mls_bench(arguments: list[str]) -> None:
         _check_writable(file)
         read_results(file)
     results = []
-    for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
-        benchmark = prepare_benchmark(
-            setting,
-            preset=options.preset,
-            seed=seed,
-            output=options.output,
-            data=options.data,
-            trainer=trainer,
-            quiet=options.quiet,
-            **limits,
-        )
-        for method in methods:
-            result = benchmark.run(
-                method,
-                reference=not options.no_reference,
-                own_settings=options.own_settings,
-                validity=validity,
-                rerun=options.rerun,
+    with result_alone(options.json == STANDARD_OUTPUT):
+        for setting, seed in ((setting, seed) for setting in settings for seed in seeds):
+            benchmark = prepare_benchmark(
+                setting,
+                preset=options.preset,
+                seed=seed,
+                output=options.output,
+                data=options.data,
+                trainer=trainer,
+                quiet=options.quiet,
+                **limits,
             )
-            results.append(result)
-            if file is not None:
-                add_result(file, result)
+            for method in methods:
+                result = benchmark.run(
+                    method,
+                    reference=not options.no_reference,
+                    own_settings=options.own_settings,
+                    validity=validity,
+                    rerun=options.rerun,
+                )
+                results.append(result)
+                if file is not None:
+                    add_result(file, result)
     if options.json == STANDARD_OUTPUT:
         sys.stdout.write(json.dumps(finite({"results": results}), indent=2, allow_nan=False) + "\n")
     elif not options.quiet:

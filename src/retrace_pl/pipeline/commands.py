@@ -11,6 +11,7 @@ from retrace_pl.pipeline.config import STAGES
 from retrace_pl.pipeline.parsing import parse
 from retrace_pl.pipeline.runner import AuditRun, run_stages
 from retrace_pl.pipeline.summary import print_summary
+from retrace_pl.report.findings import result_alone
 
 
 def audit(arguments: list[str]) -> None:
@@ -50,8 +51,9 @@ def report(arguments: list[str]) -> None:
 
 def _run(command: str, description: str | None, arguments: list[str], stages: tuple[str, ...]) -> None:
     request = parse(command, description or "", arguments)
-    run = AuditRun.start(request)
-    run_stages(run, stages, own_process=command != "audit")
+    with result_alone(request.as_json):
+        run = AuditRun.start(request)
+        run_stages(run, stages, own_process=command != "audit")
     if not run.is_rank_zero:
         return
     if request.as_json:

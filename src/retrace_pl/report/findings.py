@@ -6,7 +6,9 @@ Wide terminals show every metric of the summary, narrow ones as many as fit; wha
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rich.table import Table
 from retrace_pl.report.glossary import LEAKAGE
 from retrace_pl.report.significance import FURTHER_LEAKAGE
 
-__all__ = ["leakage_table", "output_console", "print_arms", "print_places", "print_verdict"]
+__all__ = ["leakage_table", "output_console", "print_arms", "print_places", "print_verdict", "result_alone"]
 
 COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
 FILE_WIDTH = 120
@@ -25,6 +27,15 @@ FILE_WIDTH = 120
 
 _NAME, _COLUMN = 24, 12
 """Characters that the first column and each further one need, with their padding."""
+
+
+def result_alone(as_json: bool) -> AbstractContextManager[object]:
+    """While a command works: what anything else prints goes to standard error where the result is JSON.
+
+    Args:
+        as_json: whether standard output is for one JSON object.
+    """
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def output_console() -> Console:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rich.table import Table
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.pipeline.parsing import config_values, find_config, one_line
 from retrace_pl.pipeline.run_folder import RunFolder
-from retrace_pl.report.findings import output_console
+from retrace_pl.report.findings import output_console, result_alone
 from retrace_pl.report.progress import Bar, terminal
 from retrace_pl.tuning.objective import MEASURES, WORST, differences, shortcomings
 from retrace_pl.tuning.preset import write_preset
@@ -41,7 +41,21 @@ def tune(arguments: list[str]) -> None:
         targets = [target.limited(options.max_epochs) for target in targets]
     folder = _folder(options.folder, config)
     files = _preset_files(options.output, folder / "presets", targets)
-    settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
+    with result_alone(options.json):
+        settings = open_settings(overrides, options.seeds, folder, quiet=options.quiet)
+        results = _search(targets, settings, files, folder, config, options)
+    _report(results, config, options, settings)
+
+
+def _search(
+    targets: Sequence[Target],
+    settings: list[SeedSetting],
+    files: Mapping[str, Path],
+    folder: Path,
+    config: str,
+    options: argparse.Namespace,
+) -> dict[str, dict[str, Any]]:
+    """Tunes one method after the other; one that fails spares the others."""
     console = terminal(options.quiet)
     results: dict[str, dict[str, Any]] = {}
     for target in targets:
@@ -64,7 +78,7 @@ def tune(arguments: list[str]) -> None:
             continue
         write_preset(file, outcome, config, settings[0].run)
         results[target.name] = _result(outcome, file)
-    _report(results, config, options, settings)
+    return results
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
