@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrace_pl.attacks import AttackContext, Reconstruction, ReTrace
     from retrace_pl.envs import CandidatePool, LatentCore, LatentSettings
     from retrace_pl.errors import InputError, RetraceError, RunError
+    from retrace_pl.external.api import attack_pair
     from retrace_pl.pipeline.api import Audit
     from retrace_pl.report import RunData
     from retrace_pl.searchers import CEMSearcher, RandomSearcher, SB3Searcher, Searcher
@@ -23,6 +24,7 @@ _PLACES = {
     "attacks": ("AttackContext", "ReTrace", "Reconstruction"),
     "envs": ("CandidatePool", "LatentCore", "LatentSettings"),
     "errors": ("InputError", "RetraceError", "RunError"),
+    "external.api": ("attack_pair",),
     "pipeline.api": ("Audit",),
     "report": ("RunData",),
     "searchers": ("CEMSearcher", "RandomSearcher", "SB3Searcher", "Searcher"),
@@ -53,6 +55,7 @@ __all__ = [
     "TraceScorer",
     "TraceWeights",
     "__version__",
+    "attack_pair",
 ]
 
 
