@@ -12,7 +12,7 @@ def cell(name, error=None):
 
 
 def test_cells_done_failed_and_running_are_shown(monkeypatch):
-    screen = Console(file=io.StringIO(), force_terminal=True, width=140)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=140, highlight=False)
     monkeypatch.setattr(progress, "terminal", lambda quiet: screen)
     with ArenaProgress(5, 1, quiet=False) as shown:
         for name in ("scrub", "salun", "retrain"):
