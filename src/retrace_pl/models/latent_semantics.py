@@ -64,7 +64,7 @@ class LatentSemanticEncoder(nn.Module):
         rows, columns = (part.cpu().numpy() for part in inside.nonzero(as_tuple=True))
         ids = tokens.cpu().numpy()[rows, columns]
         counts = csr_matrix((np.ones(len(ids)), (rows, ids)), shape=(len(tokens), vocabulary))
-        known = np.asarray((counts > 0).sum(axis=0)).ravel() > 1  # what one text holds relates it to no other
+        known = np.bincount(counts.indices, minlength=vocabulary) > 1  # what one text holds relates it to no other
         if min(len(tokens), int(known.sum())) <= dimension + 1:
             raise InputError(
                 f"latent_dim: {dimension} directions need more than {len(tokens)} texts with {int(known.sum())} tokens "
