@@ -26,9 +26,9 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "attacks": ("Attacks", "retrace_pl.attacks", ("Attack",)),
     "inferences": ("Inferences", "retrace_pl.attacks", ("InferenceAttack",)),
     "normalisers": ("Normalisers", "retrace_pl.traces", ("Normaliser",)),
-    "metrics": ("Metrics", "retrace_pl.metrics", ("torchmetrics.Metric",)),
+    "metrics": ("Metrics", "retrace_pl.metrics retrace_pl.metrics.text", ("torchmetrics.Metric",)),
 }
-"""Page -> its title, the package whose public names it lists, and the base classes of what is listed."""
+"""Page -> its title, the packages whose public names it lists, and the base classes of what is listed."""
 
 GIVEN = {"Classifier": 2, "Generator": 1}
 """Base class -> leading arguments that the audit gives: channels and classes of the data, or the shape of a sample."""
@@ -89,19 +89,19 @@ def configuration() -> str:
 
 def classes(name: str) -> str:
     """Every class of a kind with its settings."""
-    title, package, bases = KINDS[name]
-    module = import_module(package)
+    title, packages, bases = KINDS[name]
     lines = [f"# {title}"]
     for base in bases:
-        parent = _resolve(package, base)
+        parent = _resolve(packages.split()[0], base)
         if len(bases) > 1:
             lines += [f"## {parent.__name__}"]
-        lines += [_introduction(parent)]
+        lines += [_introduction(parent)] if parent.__module__.startswith("retrace_pl.") else []
         heading = "###" if len(bases) > 1 else "##"
-        for public, cls in public_classes(module, parent):
-            rows = arguments_of(cls, GIVEN.get(base, 0))
-            lines += [f"{heading} {public}", f"`{package}.{public}`{_short(cls)}", described(cls)]
-            lines += [table(rows) if rows else "It has no settings."]
+        for package in packages.split():
+            for public, cls in public_classes(import_module(package), parent):
+                rows = arguments_of(cls, GIVEN.get(base, 0))
+                lines += [f"{heading} {public}", f"`{package}.{public}`{_short(cls)}", described(cls)]
+                lines += [table(rows) if rows else "It has no settings."]
     return "\n\n".join(lines) + "\n"
 
 
