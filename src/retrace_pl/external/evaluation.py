@@ -25,6 +25,7 @@ from retrace_pl.pipeline.judge import average
 from retrace_pl.pipeline.report_stage import write_views
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
 from retrace_pl.pipeline.training import torch_device
+from retrace_pl.report.progress import steps
 from retrace_pl.traces import calibrate
 
 __all__ = ["evaluate", "report"]
@@ -47,7 +48,7 @@ def evaluate(run: PairRun) -> list[str]:
     truth = Truth.of(run)
     arms = _Arms(run, candidates, searches, truth)
     names = list(dict.fromkeys(str(search["name"]) for search in searches.values()))
-    judged = {name: arms.summary(name) for name in names}
+    judged = {name: arms.summary(name) for name in steps(names)}
     judged[AUDITED]["score_spread"] = max(searches[label]["score_spread"] for label in arms.labels(AUDITED))
     judged["identity"] |= {key: searches["identity-0"][key] for key in ("max_trace", "score_spread")}
     models = PairModels(run)

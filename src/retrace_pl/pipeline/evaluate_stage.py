@@ -28,7 +28,7 @@ from retrace_pl.pipeline.search_models import CALIBRATION
 from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.shadow import describe_shadow
 from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED
-from retrace_pl.report.progress import steps
+from retrace_pl.report.progress import counted, steps
 from retrace_pl.tasks import heldout_floors, reconstruction_floors
 
 METRICS, EVALUATION, TEXTS = "metrics.json", "evaluation.safetensors", "texts.json"
@@ -50,9 +50,10 @@ def evaluate(run: AuditRun) -> list[str]:
 
     Several processes share what networks are asked; the first one then computes every metric from the gathered answers.
     """
-    judge = Judge(run)
+    judge, count = Judge(run), counted(1)
     if not ask_everything(run, judge):
         return []
+    count()
     with alone():
         return _evaluate(run, judge)
 
@@ -67,7 +68,9 @@ def _evaluate(run: AuditRun, judge: Judge) -> list[str]:
     }
     if AUDITED not in judged:
         raise RunError(f"{run.folder.path(CANDIDATES)} holds no attack; run `retrace attack` again")
+    count = counted(1)
     evidence = gather_evidence(run, judge)
+    count()
     audited = judged[AUDITED]
     audited["score_spread"] = max(searches[label]["score_spread"] for label in judge.labels(AUDITED))
     quality = quality_answers(run, judge)

@@ -14,6 +14,7 @@ from retrace_pl.pipeline.run_folder import RunFolder
 from retrace_pl.pipeline.runner import AuditRun
 from retrace_pl.pipeline.train_stages import load_generator
 from retrace_pl.report import LatentMap, RunData, collect_latents, overview_figure, write_evaluation_log, write_report
+from retrace_pl.report.progress import counted, steps
 
 RENDERED = 64
 """Latents that are turned into inputs at a time."""
@@ -38,9 +39,10 @@ def write_views(
         InputError: there are no metrics.
         RunError: a file is missing or damaged.
     """
-    written = [write_report(folder.root), overview_figure(folder.root)]
-    results = RunData.load(folder.root)
+    written = [make(folder.root) for make in steps((write_report, overview_figure))]
+    count, results = counted(1), RunData.load(folder.root)
     written += write_evaluation_log(results, read_latents(folder, results, generator, texts))
+    count()
     return [str(path.relative_to(folder.root)) for path in written]
 
 

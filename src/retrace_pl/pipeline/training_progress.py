@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -57,7 +58,7 @@ class TrainingProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows the metrics of the epoch."""
-        found = trainer.progress_bar_metrics or trainer.callback_metrics
+        found: Mapping[str, Any] = trainer.progress_bar_metrics or trainer.callback_metrics
         self._note = ", ".join(f"{name} {float(value):.3g}" for name, value in list(found.items())[:SHOWN])
         self._update(trainer, trainer.current_epoch + 1)
 

@@ -144,20 +144,16 @@ class StageProgress:
         self.done += 1
         self.show()
 
-    def show(self, part: float = 0.0, note: str | None = None) -> None:
+    def show(self, part: float = 0.0) -> None:
         """Draws the stage's bar.
 
         Args:
             part: share of the running step that is over, in [0, 1].
-            note: what is shown beside it from now on.
         """
-        if self.display is None or not self.total:
+        if self.display is None or not (self.total or part):
             return
-        fields = {} if note is None else {"note": note}
-        completed = min(self.done + part, self.total)
-        self.display.update(
-            self._task, completed=completed, total=self.total, count=f"{self.done}/{self.total}", **fields
-        )
+        total, count = self.total or 1, f"{self.done}/{self.total}" if self.total else ""  # unknown: one piece of work
+        self.display.update(self._task, completed=min(self.done + part, total), total=total, count=count)
 
 
 def counted(count: int) -> Callable[[], None]:
