@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrace_pl import __version__
+from retrace_pl._version import __version__
 from retrace_pl.mls_bench.methods import Plug
 from retrace_pl.mls_bench.scores import Measured
 from retrace_pl.mls_bench.settings import PRETRAINING, Limits, Setting
