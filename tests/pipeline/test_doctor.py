@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from packaging.requirements import Requirement
@@ -106,6 +107,15 @@ def test_a_hub_answers_where_something_listens(monkeypatch):
         port = server.getsockname()[1]
         assert answers(f"http://127.0.0.1:{port}", timeout=2.0)
     assert not answers(f"http://127.0.0.1:{port}", timeout=2.0)
+
+
+def test_a_name_that_cannot_be_looked_up_is_not_waited_for(monkeypatch):
+    answered = threading.Event()
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.setattr(doctor.socket, "create_connection", lambda *arguments: answered.wait(60))
+    assert not answers("https://nowhere.invalid", timeout=0.1)
+    answered.set()
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -7,6 +7,7 @@ folder, and the one question that it asks over the network ends after three seco
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -201,11 +203,17 @@ def answers(endpoint: str, timeout: float = TIMEOUT) -> bool:
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     parts = urlsplit(proxy or endpoint)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout):
-            return True
-    except OSError:
-        return False
+    reached = threading.Event()
+
+    def connect() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((parts.hostname or "", port), timeout):
+            reached.set()
+
+    # A thread of its own, because looking up the name of a host has no timeout; a daemon, so that nobody waits for it.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(timeout)
+    return reached.is_set()
 
 
 def extras() -> Iterator[Finding]:
