@@ -111,9 +111,14 @@ def test_a_hub_answers_where_something_listens(monkeypatch):
 
 def test_a_name_that_cannot_be_looked_up_is_not_waited_for(monkeypatch):
     answered = threading.Event()
+
+    def look_up(*arguments):
+        answered.wait(60)
+        raise socket.gaierror
+
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
     monkeypatch.delenv("https_proxy", raising=False)
-    monkeypatch.setattr(doctor.socket, "create_connection", lambda *arguments: answered.wait(60))
+    monkeypatch.setattr(doctor.socket, "create_connection", look_up)
     assert not answers("https://nowhere.invalid", timeout=0.1)
     answered.set()
 
