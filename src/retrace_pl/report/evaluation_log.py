@@ -40,7 +40,7 @@ def write_evaluation_log(run: RunData, latents: LatentMap | None = None) -> list
     root = run.folder / EVALUATION_LOG
     shutil.rmtree(root, ignore_errors=True)
     with SummaryWriter(str(root)) as writer:
-        writer.add_custom_scalars(LAYOUT)  # type: ignore[no-untyped-call]
+        writer.add_custom_scalars(LAYOUT)
         for tag, value in _whole(run):
             writer.add_scalar(tag, value, 0)
         for name in sorted(run.tensors):

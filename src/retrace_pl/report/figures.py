@@ -88,7 +88,7 @@ def leakage_picture(run: RunData) -> FigurePair:
         bars = []
         for kind, (title, _) in LEAKAGE.items():
             value, low, high = (run.number(f"leakage.{kind}.{key}") for key in ("value", "low", "high"))
-            text = "" if value is None else f"{value:+.2f}".replace("-", "\u2212")
+            text = "" if value is None else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")  # never -0.00
             bars.append(Bar(title, value, low, high, theme.arm(_LEAKAGE_COLOURS[kind]), text))
         ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None]
         limits = (min([-0.2, *ends]) - 0.05, max([0.2, *ends]) + 0.05)

@@ -41,7 +41,7 @@ class LatentMap:
         """Writes the points, their table and their thumbnails beside the writer's event file."""
         said = any(row[-1] for row in self.rows)
         width = len(HEADER) if said else len(HEADER) - 1  # an empty column would only be in the way
-        writer.add_embedding(  # type: ignore[no-untyped-call]
+        writer.add_embedding(
             self.latents,
             metadata=[[" ".join(cell.split()) for cell in row[:width]] for row in self.rows],
             metadata_header=list(HEADER[:width]),

@@ -63,7 +63,7 @@ def interval_figure(
     axes.set_xlim(lowest, highest)
     axes.set_xlabel(label)
     axes.grid(axis="x", color=theme.grid, lw=0.8)
-    axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+    axes.tick_params(axis="y", length=0, pad=8, labelcolor=theme.ink)  # a mark at the left end reaches into the labels
     axes.spines["left"].set_visible(False)
     return figure
 

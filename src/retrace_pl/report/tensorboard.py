@@ -92,7 +92,7 @@ class TensorBoardSearchObserver:
         """Opens the event file."""
         self.on_end()
         self._writer = SummaryWriter(str(search_log(self.log_dir, self.name)), flush_secs=30)
-        self._writer.add_custom_scalars(LAYOUT)  # type: ignore[no-untyped-call]
+        self._writer.add_custom_scalars(LAYOUT)
         self._budget, self._drawn, self._logged, self._step = max(1, budget), 0, 0, -1
 
     def on_update(self, queries: int, pool: CandidatePool, scalars: dict[str, float]) -> None:
