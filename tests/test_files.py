@@ -1,10 +1,11 @@
+import errno
 import os
 
 import pytest
 import torch
 
 from retrace_pl.errors import RunError
-from retrace_pl.files import atomic_path, read_json, read_tensors, write_json, write_tensors
+from retrace_pl.files import atomic_path, read_json, read_tensors, remove_parts, write_json, write_tensors
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -20,6 +21,32 @@ def test_full_disk_is_one_clear_error(tmp_path):
     with pytest.raises(RunError, match="No space left on device; free some space"), atomic_path(tmp_path / "x"):
         raise OSError(28, os.strerror(28))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EROFS, "make the file system writable"),
+        (errno.EACCES, "get permission"),
+        (errno.EFBIG, "raise the limit on the size of a file"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_what_cannot_be_written_has_its_remedy(tmp_path, number, remedy):
+    with pytest.raises(RunError, match=f"x: {os.strerror(number)}; {remedy} .*--output"), atomic_path(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_what_killed_writers_leave_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "stages").mkdir()
+    writer = atomic_path(tmp_path / "stages" / "a.json")
+    left = writer.__enter__()  # a writer that is never heard of again
+    kept = [tmp_path / ".hidden", tmp_path / "song.part", tmp_path / "stages" / "a.json"]
+    for path in kept:
+        path.write_text("kept")
+    remove_parts(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in kept)
 
 
 def test_json_has_null_where_a_number_is_not_finite(tmp_path):

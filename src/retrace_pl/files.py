@@ -120,6 +120,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         RunError: the file is missing, truncated or no safetensors file.
     """
     try:
+        path.open("rb").close()  # safetensors says of a file without permission that there is none
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:

@@ -78,6 +78,34 @@ def test_a_model_that_cannot_take_the_images(models, batch):
         check_model(opened(Nan()), IMAGES, None, batch)
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x.mean((1, 2, 3)), "returns .*12"),
+        (lambda x: x.mean((1, 2, 3))[:, None], r"\[12, 1\] for 12 images.* scores of at least two classes"),
+        (lambda x: x.flatten(1)[:3, :4], r"\[3, 4\] for 12 images"),
+        (lambda x: torch.full((len(x), 4), torch.inf), "not finite"),
+        (lambda x: torch.arange(4.0).repeat(len(x), 1), "the same scores for 12 different images.*--input-range"),
+        (lambda x: torch.full((len(x), 4), 0.25), "the same scores for 12 different images"),
+    ],
+)
+def test_answers_that_are_none_name_the_option(answer, message, batch):
+    class Model(nn.Module):
+        def forward(self, x):
+            return answer(x)
+
+    with pytest.raises(InputError, match=f"--original.*{message}"):
+        check_model(opened(Model()), IMAGES, None, batch)
+
+
+def test_a_black_box_that_is_sure_of_one_class_is_not_taken_for_a_constant(tmp_path, batch):
+    store = AnswerStore(tmp_path / "box.answers")
+    sure = np.array([1.0, 0.0, 0.0])
+    box = BlackBox("box", python_callable(lambda inputs: np.tile(sure, (len(inputs), 1)), "box"), store, 64)
+    assert check_model(opened(box, access=Access.BLACK), IMAGES, None, batch).classes == 3
+    store.close()
+
+
 def test_how_far_an_endpoint_repeats_itself_is_measured(tmp_path, batch):
     random = np.random.default_rng(0)
 

@@ -156,6 +156,7 @@ def test_names_from_the_run_are_inert(metrics, make_run):
     metrics["splits"]["train"] = {ATTACK: 3}
     metrics["versions"] = {ATTACK: ATTACK}
     metrics["setting"]["access"] = ATTACK
+    metrics["classes"] = [ATTACK, *metrics.get("classes", [])]
     folder = make_run(metrics=metrics, curves={ATTACK: [[1, 0.5, 0.5], [2, 0.6, 0.5]], "$x_$": [[1, 0.1, 0.1]]})
     (folder / "config.yaml").write_text(f"a: {ATTACK}")
     text, page = report(folder)
