@@ -39,7 +39,7 @@ def test_the_attack_stands_beside_its_controls_at_one_budget():
     assert lines[5].split() == ["prior", "0", "0.1", "0.1", "40", "0.02"]
 
 
-@pytest.mark.parametrize(("width", "fits"), [(60, 3), (40, 1), (84, 5)])
+@pytest.mark.parametrize(("width", "fits"), [(65, 5), (64, 4), (54, 4), (53, 3), (37, 2), (32, 1)])
 def test_a_narrow_terminal_shows_the_columns_that_fit(width, fits):
     lines = shown(width, lambda console: print_arms(console, VALUES, COLUMNS, ROWS)).splitlines()
     assert [name for name in COLUMNS if any(name in line for line in lines)] == list(COLUMNS[:fits])

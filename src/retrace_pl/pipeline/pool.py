@@ -42,7 +42,7 @@ def pool(arguments: list[str]) -> None:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     console = output_console()
-    console.print(f"{found['audits']} audits")
+    console.print(f"{found['audits']} audit{'s' * (found['audits'] != 1)}")
     table = leakage_table(found)
     if table is not None:
         console.print(table)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
 FILE_WIDTH = 120
 """Characters of a line where standard output is no terminal, unless COLUMNS says otherwise."""
 
-_NAME, _COLUMN = 24, 12
-"""Characters that the first column and each further one need, with their padding."""
+_ARM, _GAP = "at distribution level", 2
+"""Heading of the first column, and characters between two of them."""
 
 
 def result_alone(as_json: bool) -> AbstractContextManager[object]:
@@ -47,7 +47,7 @@ def output_console() -> Console:
 
 
 def print_arms(
-    console: Console, values: Mapping[str, Any], columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]
+    console: Console, values: Mapping[str, Any], columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
 ) -> None:
     """Prints the attack beside its controls and rivals, all at one query budget.
 
@@ -64,15 +64,21 @@ def print_arms(
     console.print(_arms_table(columns, rows, console.width))
 
 
-def _arms_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], width: int) -> Table:
-    fits = max(1, min(len(columns), (width - _NAME) // _COLUMN))
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("at distribution level", no_wrap=True, overflow="ellipsis")
-    for name in columns[:fits]:
-        table.add_column(name, justify="right", no_wrap=True)
+def _arms_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], width: int) -> Table:
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    table.add_column(_ARM, no_wrap=True, overflow="ellipsis")
+    used = max(map(len, (_ARM, *(name for name, _ in rows))))
+    shown = 0
+    for position, heading in enumerate(columns):
+        cells = (figures[position] for _, figures in rows if position < len(figures))
+        used += _GAP + max(map(len, (heading, *cells)))
+        if shown and used > width:
+            break
+        table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis")
+        shown += 1
     for name, figures in rows:
         style = "bold" if name.strip().lower() == "attack" else None
-        table.add_row(escape(name), *map(escape, figures[:fits]), style=style)
+        table.add_row(escape(name), *map(escape, figures[:shown]), style=style)
     return table
 
 
