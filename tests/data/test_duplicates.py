@@ -1,7 +1,7 @@
 import torch
 
 from retrace_pl.data import LabelledTensors
-from retrace_pl.data.duplicates import drop_copies
+from retrace_pl.data.duplicates import drop_copies, repetitions
 
 
 def _split(values, labels=None):
@@ -37,3 +37,8 @@ def test_no_split_shares_an_image_with_another():
     assert not sets[1] & sets[2]
     assert set().union(*sets) == set().union(*(set(s.pixels[:, 0, 0, 0].tolist()) for s in splits.values()))
     assert {name: len(splits[name]) - len(kept[name]) for name in "abc"} == dropped
+
+
+def test_repetitions_within_a_split_are_told_from_copies_of_others():
+    prints = {"forget": [b"1", b"2", b"1"], "test": [b"3", b"2", b"2", b"3", b"3"], "public": [b"4"]}
+    assert repetitions(prints) == {"forget": 1, "test": 2, "public": 0}

@@ -44,6 +44,9 @@ class AuditDataModule(LightningDataModule, ABC):
     noun: ClassVar[str]
     """What a record is called in messages."""
 
+    judging_settings: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that only the evaluation reads; stages before it do not run again when they change."""
+
     def __init__(
         self,
         source: DataSource,

@@ -32,6 +32,16 @@ def drop_copies(splits: Mapping[str, Records], *, within: bool = False) -> tuple
     return kept, dropped
 
 
+def repetitions(prints: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
+    """How many fingerprints of each split are in no split before it, but earlier in the same one.
+
+    Args:
+        prints: Fingerprints per split, in the order in which splits may claim them.
+    """
+    fresh, first = (first_occurrences(prints, within=within) for within in (False, True))
+    return {name: int(fresh[name].sum()) - int(first[name].sum()) for name in prints}
+
+
 def first_occurrences(prints: Mapping[str, Sequence[bytes]], *, within: bool) -> dict[str, Tensor]:
     """Which fingerprints of each split are in no split before it.
 

@@ -161,7 +161,13 @@ def draw_records(opened: OpenedSource, settings: SplitSettings) -> Draw:
     return Draw(opened.classes, deleted, positions)
 
 
-def assemble(draw: Draw, splits: Mapping[str, LabelledRecords], dropped: Mapping[str, int], noun: str) -> Prepared:
+def assemble(
+    draw: Draw,
+    splits: Mapping[str, LabelledRecords],
+    dropped: Mapping[str, int],
+    noun: str,
+    repeated: Mapping[str, int] | None = None,
+) -> Prepared:
     """Check what is left without copies and add the train split.
 
     Args:
@@ -169,11 +175,12 @@ def assemble(draw: Draw, splits: Mapping[str, LabelledRecords], dropped: Mapping
         splits: Its records, without copies.
         dropped: Copies dropped per split.
         noun: What a record is called in messages.
+        repeated: How many of them per split are copies of a record of the same split; None stands for none.
 
     Raises:
         InputError: If a split holds nothing but copies.
     """
-    _report_copies(splits, dropped, noun)
+    _report_copies(splits, dropped, repeated or dict.fromkeys(dropped, 0), noun)
     whole = {**splits, "train": splits["retain"].merged(splits["forget"])}
     deleted = draw.deleted or tuple(np.unique(splits["forget"].labels.numpy()).tolist())
     return Prepared(draw.classes, deleted, whole, dropped)
@@ -200,13 +207,17 @@ def _decode(opened: SourceImages, settings: ImageSettings, name: str, positions:
     )
 
 
-def _report_copies(splits: Mapping[str, LabelledRecords], dropped: Mapping[str, int], noun: str) -> None:
+def _report_copies(
+    splits: Mapping[str, LabelledRecords], dropped: Mapping[str, int], repeated: Mapping[str, int], noun: str
+) -> None:
     for name, records in splits.items():
         if len(records) == 0:
             raise InputError(
                 f"all {dropped[name]} {noun}s of the {name} split are copies of {noun}s in other splits;"
                 " remove the copies from the data set"
             )
-    if any(dropped.values()):
-        lost = ", ".join(f"{number} from {name}" for name, number in dropped.items() if number)
-        _log.info("dropped copies of %ss that are in another split: %s", noun, lost)
+    elsewhere = {name: number - repeated[name] for name, number in dropped.items()}
+    for where, counts in (("in another split", elsewhere), ("in the same split", repeated)):
+        if any(counts.values()):
+            lost = ", ".join(f"{number} from {name}" for name, number in counts.items() if number)
+            _log.info("dropped copies of %ss that are %s: %s", noun, where, lost)

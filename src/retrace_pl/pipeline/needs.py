@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from retrace_pl.audit import parse_controls
@@ -60,3 +62,19 @@ def _class(path: str) -> Any:
     """The class of a dotted path; parsing the settings has imported it."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)
+
+
+def judging_apart(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts the settings of the data into those of the records and those that only the evaluation reads.
+
+    Args:
+        data: the section `data` with `class_path` and `init_args`, whose class has been imported.
+
+    Returns:
+        The settings without the class's `judging_settings`, and these.
+    """
+    module, _, name = str(data["class_path"]).rpartition(".")
+    names = getattr(getattr(import_module(module), name), "judging_settings", ())
+    given = dict(data.get("init_args") or {})
+    judging = {name: given.pop(name) for name in names if name in given}
+    return {**data, "init_args": given}, judging

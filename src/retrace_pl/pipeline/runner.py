@@ -21,7 +21,7 @@ from retrace_pl.files import atomic_path
 from retrace_pl.pipeline.cache import ArtefactCache
 from retrace_pl.pipeline.code import own_code
 from retrace_pl.pipeline.config import STAGES, AuditConfig
-from retrace_pl.pipeline.needs import further_models, retrained_models
+from retrace_pl.pipeline.needs import further_models, judging_apart, retrained_models
 from retrace_pl.pipeline.parsing import Request
 from retrace_pl.pipeline.processes import alone, check_launch, launched
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
@@ -129,6 +129,8 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
         return fingerprint([*parts, *own_code(list(parts))])
 
     audit = settings["audit"]
+    data, judging = judging_apart(settings["data"])
+    settings = {**settings, "data": data}
     precision = arithmetic(settings["trainer"])
     pretrain = key(ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision)
     generator = key(ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision)
@@ -140,7 +142,7 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     else:  # the setting says nothing, and keys of audits without other attacks are those of earlier versions
         audit = {name: value for name, value in audit.items() if name != "baseline_controls"}
     attack = key(unlearn, generator, search, audit["controls"], audit["repeats"])
-    evaluate = key(attack, audit, part("name"))
+    evaluate = key(attack, audit, part("name"), *([judging] if judging else []))
     report = fingerprint([evaluate])
     return dict(zip(STAGES, (pretrain, generator, unlearn, attack, evaluate, report), strict=True))
 

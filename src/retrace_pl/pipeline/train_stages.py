@@ -60,8 +60,25 @@ def load_generator(run: AuditRun) -> Generator:
     return model
 
 
+def check_models(run: AuditRun) -> None:
+    """Builds the models of the audit and lets each of them see, or make, two records of the data.
+
+    Raises:
+        InputError: one of them does not fit the data, for example because its special tokens are not the tokenizer's.
+    """
+    for section in ("classifier", "evaluator"):
+        check_classifier(build_classifier(run, getattr(run.config, section), 0), run.data, f"{section}.model")
+    model = seeded_module(partial(run.config.generator.model, run.data.sample_space), 0)
+    run.data.check_model(model)
+    check_generator(model, run.data, "generator.model")
+
+
 def pretrain(run: AuditRun) -> list[str]:
-    """Trains the audited model on the training split and the evaluator on its own split."""
+    """Trains the audited model on the training split and the evaluator on its own split.
+
+    Every model of the audit is looked at before the first one is trained.
+    """
+    check_models(run)
     trainings = [
         classifier_training(run, ORIGINAL, "classifier", "train", "pretrain"),
         classifier_training(run, EVALUATOR, "evaluator", "evaluator", "pretrain"),

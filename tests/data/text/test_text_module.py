@@ -103,7 +103,7 @@ def test_deleted_records(text_module):
     assert torch.equal(chosen.split("forget").inputs, chosen.split("train").inputs[[1, 4]])
 
 
-def test_copies_count_for_the_split_that_loses_them(text_module, text_source):
+def test_copies_count_for_the_split_that_loses_them(text_module, text_source, caplog):
     source = text_source()
     plain = text_module(source)
     texts = source.train.texts
@@ -111,8 +111,11 @@ def test_copies_count_for_the_split_that_loses_them(text_module, text_source):
     texts[forget[1]] = texts[forget[0]]
     texts[retain[3]] = texts[forget[2]].upper()
     texts[public[4]] = texts[retain[0]] + " \n"
-    module = text_module(source)
-    assert module.dropped_copies == {"forget": 1, "retain": 1, "test": 0, "evaluator": 0, "public": 1}
+    with caplog.at_level("INFO"):
+        module = text_module(source)
+        assert module.dropped_copies == {"forget": 1, "retain": 1, "test": 0, "evaluator": 0, "public": 1}
+    assert "copies of texts that are in another split: 1 from retain, 1 from public\n" in caplog.text
+    assert "copies of texts that are in the same split: 1 from forget\n" in caplog.text
     assert forget[1] not in module.split("forget").records.tolist()
     assert retain[3] not in module.split("retain").records.tolist()
     assert public[4] not in module.split("public").records.tolist()
@@ -336,3 +339,11 @@ def test_domain_judges_by_the_modules_own_tokenizer(text_module):
     noise = domain.calibration_inputs(module.split("public").inputs, 4, len)["noise"]
     assert noise.shape == (4, records.shape[1])
     assert int(noise.max()) < module.tokenizer.vocab_size
+
+
+def test_words_of_a_copied_span_are_a_setting_of_the_evaluation(text_module):
+    module = text_module(span_words=3)
+    assert module.domain.facts()["span_words"] == 3
+    assert text_module().domain.facts()["span_words"] == 6
+    with pytest.raises(InputError, match="span_words: 0 is below 1"):
+        text_module(span_words=0)

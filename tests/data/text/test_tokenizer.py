@@ -105,6 +105,13 @@ def test_a_trained_tokenizer_is_kept_and_found_again(tmp_path, monkeypatch):
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
+@pytest.mark.parametrize("cache", [None, "", "null", "None"])
+def test_no_cache_means_no_folder(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TrainedTokenizer(300, cache=cache).open(["a text to learn from", "and one more"], 16)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     tokenizer = TrainedTokenizer(300, cache=str(tmp_path / "file" / "folder")).open(TEXTS, 64)

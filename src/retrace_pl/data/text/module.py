@@ -52,12 +52,15 @@ class TextUnlearningDataModule(AuditDataModule):
             batches, so that a batch has little padding; 1 turns it off.
         num_workers: Processes that assemble batches. The texts are in memory, so 0 is usually fastest.
         seed: Seed of the splits and of shuffling; at least 0.
+        span_words: Shortest span in words that counts as a verbatim copy of a deleted text when candidates are judged,
+            at least 1. Nothing is trained with it, so changing it repeats the evaluation alone.
 
     Raises:
         InputError: If the settings contradict each other; on ``setup`` also if they do not fit the data.
     """
 
     noun = "text"
+    judging_settings = ("span_words",)
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class TextUnlearningDataModule(AuditDataModule):
         bucket_batches: int = 16,
         num_workers: int = 0,
         seed: int = 0,
+        span_words: int = 6,
     ) -> None:
         settings = TextSettings(
             forget_class=forget_class,
@@ -98,6 +102,9 @@ class TextUnlearningDataModule(AuditDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
         )
+        if span_words < 1:
+            raise InputError(f"span_words: {span_words} is below 1; it is the length of a copied span in words")
+        self.span_words = span_words
         self.text_settings = settings
         self.max_length = max_length
         self.bucket_batches = bucket_batches
@@ -125,7 +132,7 @@ class TextUnlearningDataModule(AuditDataModule):
     @property
     def domain(self) -> TextDomain:
         """Distances, metrics and words of texts."""
-        return TextDomain(self.tokenizer)
+        return TextDomain(self.tokenizer, span_words=self.span_words)
 
     @property
     def batching(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import torch
 
-from retrace_pl.data.duplicates import drop_copies, first_occurrences
+from retrace_pl.data.duplicates import drop_copies, first_occurrences, repetitions
 from retrace_pl.data.preparation import Prepared, SplitSettings, assemble, draw_records
 from retrace_pl.data.splits import IntArray
 from retrace_pl.data.text.records import LabelledTexts
@@ -77,7 +77,11 @@ def prepare_texts(opened: SourceTexts, settings: TextSettings) -> PreparedTexts:
     _report_truncation(truncated, settings)
     splits, dropped = drop_copies(encoded, within=True)
     dropped = {name: number + int((~fresh[name]).sum()) for name, number in dropped.items()}
-    base = assemble(draw, splits, dropped, noun="text")
+    by_text, by_tokens = (
+        repetitions(found) for found in (prints, {name: texts.fingerprints() for name, texts in encoded.items()})
+    )
+    repeated = {name: by_text[name] + by_tokens[name] for name in dropped}
+    base = assemble(draw, splits, dropped, noun="text", repeated=repeated)
     return PreparedTexts(base.classes, base.deleted_classes, base.splits, base.dropped, tokenizer, truncated)
 
 

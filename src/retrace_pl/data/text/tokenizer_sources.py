@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_NO_CACHE = (None, "", "null", "None")  # a shell hands over the last two as text, and nobody means a folder by them
 _NO_WINDOW = 10**6  # tokenizers that know no window say 10^30
 
 
@@ -109,8 +110,8 @@ class TrainedTokenizer(TokenizerSource):
         vocab_size: tokens at most, the 4 special ones and the 256 bytes included; short texts may give fewer.
         lowercase: whether case is dropped before.
         min_frequency: how often a pair must occur in the public texts to become a token.
-        cache: folder where trained tokenizers are kept as JSON; ``~`` and environment variables are expanded. Empty
-            or None: it is trained anew each time, as it is where the folder cannot be written.
+        cache: folder where trained tokenizers are kept as JSON; ``~`` and environment variables are expanded. Empty,
+            None or ``null``: it is trained anew each time, as it is where the folder cannot be written.
 
     Raises:
         InputError: A number is out of range.
@@ -130,7 +131,7 @@ class TrainedTokenizer(TokenizerSource):
         self.vocab_size = vocab_size
         self.lowercase = lowercase
         self.min_frequency = min_frequency
-        self.cache = cache
+        self.cache = None if cache in _NO_CACHE else cache
 
     def open(self, public_texts: Sequence[str], max_length: int) -> TextTokenizer:
         """Train the tokenizer, or open it if it was trained before.
@@ -138,7 +139,7 @@ class TrainedTokenizer(TokenizerSource):
         Raises:
             InputError: The file kept of it cannot be read, or `max_length` leaves no room for text.
         """
-        file = None if not self.cache else Path(expand(self.cache, "cache")) / f"{self._key(public_texts)}.json"
+        file = None if self.cache is None else Path(expand(self.cache, "cache")) / f"{self._key(public_texts)}.json"
         if file is not None and file.is_file():
             return TextTokenizer.from_file(file, max_length)
         found = TextTokenizer.of_trained(self._train(public_texts), max_length, name="the trained tokenizer")
