@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from retrace_pl.report.findings import (
+    fitting_table,
     leakage_table,
     output_console,
     print_arms,
@@ -88,3 +89,11 @@ def test_what_others_print_stays_out_of_the_json(capsys):
     with result_alone(False):
         print("a table")
     assert capsys.readouterr() == ("a table\n", "a user's method\n")
+
+
+@pytest.mark.parametrize(("width", "fits"), [(40, 4), (27, 3), (10, 3)])
+def test_columns_that_name_a_row_stay_with_one_figure(width, fits):
+    columns, rows = ("rank", "method", "score", "queries"), [(["1", "[scrub]", "0.5", "4,096"], None), (["-"], "dim")]
+    table = fitting_table(columns, rows, width, kept=2)
+    assert [column.header for column in table.columns] == list(columns[:fits])
+    assert "[scrub]" in shown(100, lambda console: console.print(table))

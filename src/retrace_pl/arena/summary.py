@@ -11,6 +11,7 @@ from rich.table import Table
 from retrace_pl.arena.measures import MEASURES
 from retrace_pl.arena.ranking import Board, Entry
 from retrace_pl.arena.words import board_title, write_interval, write_number, write_ranks
+from retrace_pl.report.findings import fitting_table
 
 _SHOWN = {
     "success": "success",
@@ -30,31 +31,29 @@ def print_ranking(console: Console, boards: Sequence[Board]) -> None:
         boards: the ranking.
     """
     for board in boards:
-        console.print(_table(board))
+        console.print(board_title(board), style="italic", markup=False, soft_wrap=True)
+        console.print(_table(board, console.width))
         for entry in board.of("gated"):
             console.print(f"  not ranked: {escape(entry.label)}: {escape('; '.join(entry.reasons))}", soft_wrap=True)
         console.print()
 
 
-def _table(board: Board) -> Table:
-    table = Table(title=escape(board_title(board)), title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("rank", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    for name in ("avoidable", f"{board.level:g} interval", "excess", *_SHOWN.values()):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("done", justify="right", no_wrap=True)
-    for entry in board.entries:
-        table.add_row(
-            _place(entry),
-            escape(entry.label),
-            write_number(MEASURES["avoidable"], entry.value("avoidable")),
-            write_interval(MEASURES["avoidable"], entry, "avoidable"),
-            write_number(MEASURES["excess"], entry.value("excess")),
-            *(write_number(MEASURES[name], entry.value(name)) for name in _SHOWN),
-            f"{entry.done}/{entry.done + entry.failed + entry.missing}",
-            style=None if entry.state == "ranked" else "dim",
-        )
-    return table
+def _table(board: Board, width: int) -> Table:
+    columns = ["rank", "method", "avoidable", f"{board.level:g} interval", "excess", *_SHOWN.values(), "done"]
+    rows = [(_cells(entry), None if entry.state == "ranked" else "dim") for entry in board.entries]
+    return fitting_table(columns, rows, width, kept=2)
+
+
+def _cells(entry: Entry) -> list[str]:
+    return [
+        _place(entry),
+        entry.label,
+        write_number(MEASURES["avoidable"], entry.value("avoidable")),
+        write_interval(MEASURES["avoidable"], entry, "avoidable"),
+        write_number(MEASURES["excess"], entry.value("excess")),
+        *(write_number(MEASURES[name], entry.value(name)) for name in _SHOWN),
+        f"{entry.done}/{entry.done + entry.failed + entry.missing}",
+    ]
 
 
 def _place(entry: Entry) -> str:

@@ -7,13 +7,12 @@ from typing import Any
 
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from retrace_pl.mls_bench.published import best_two_sided, published_problems, published_rows
 from retrace_pl.mls_bench.scores import Validity
 from retrace_pl.mls_bench.settings import PUBLISHED_SEED, find_setting
-from retrace_pl.report.findings import output_console
+from retrace_pl.report.findings import fitting_table, output_console
 
 _COLUMNS = (
     "method", "preset", "seed", "retain", "forget", "MIA AUC", "leakage", "two-sided", "rank",
@@ -37,7 +36,9 @@ _LEGEND = (
 )
 
 
-def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narrow: bool = False) -> Group:
+def results_table(
+    results: Sequence[dict[str, Any]], validity: Validity, *, narrow: bool = False, width: int = _FILE_WIDTH
+) -> Group:
     """One table per setting, published rows first, and what the columns mean.
 
     Valid rows are ranked by the two-sided score among those of the same preset; published rows count as `full`. A run
@@ -47,6 +48,7 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narr
         results: What `Benchmark.run` returned.
         validity: The thresholds the runs were judged by; they are applied to published rows too.
         narrow: Leave out the columns that a terminal of 80 characters has no room for.
+        width: Characters that there are; further columns are left out where they do not fit.
 
     Returns:
         Something that rich prints.
@@ -56,11 +58,11 @@ def results_table(results: Sequence[dict[str, Any]], validity: Validity, *, narr
     for setting in settings:
         rows = [*_published(setting, validity), *(_ours(r) for r in results if r["setting"] == setting)]
         shown = [column for column in _COLUMNS if column in _NARROW or not narrow]
-        table = Table(*shown, title=setting, title_justify="left", box=None, pad_edge=False)
+        lines: list[tuple[list[str], str | None]] = []
         for row, rank in zip(rows, _ranks(rows), strict=True):
             cells = dict(zip(_COLUMNS, [*row["cells"][:8], rank, *row["cells"][8:]], strict=True))
-            table.add_row(*(cells[column] for column in shown), style=None if row["valid"] else "yellow")
-        parts += [table, Text()]
+            lines.append(([cells[column] for column in shown], None if row["valid"] else "yellow"))
+        parts += [Text(setting, style="italic"), fitting_table(shown, lines, width), Text()]
     parts.append(Text(_LEGEND, style="dim"))
     if narrow:
         parts.append(Text(f"A terminal of {_WIDE} characters shows all columns; --json has every number.", style="dim"))
@@ -80,7 +82,7 @@ def print_results(results: Sequence[dict[str, Any]], validity: Validity) -> None
     console = output_console()
     if not console.is_terminal:
         console.width = max(console.width, _FILE_WIDTH)
-    console.print(results_table(results, validity, narrow=console.width < _WIDE))
+    console.print(results_table(results, validity, narrow=console.width < _WIDE, width=console.width))
     for result in results:
         if result["error"]:
             console.print(f"{escape(result['method'])}: {escape(result['error'])}", style="yellow", soft_wrap=True)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,15 @@ from rich.table import Table
 from retrace_pl.report.glossary import LEAKAGE
 from retrace_pl.report.significance import FURTHER_LEAKAGE
 
-__all__ = ["leakage_table", "output_console", "print_arms", "print_places", "print_verdict", "result_alone"]
+__all__ = [
+    "fitting_table",
+    "leakage_table",
+    "output_console",
+    "print_arms",
+    "print_places",
+    "print_verdict",
+    "result_alone",
+]
 
 COLOURS = {"leak": "red", "no_evidence": "green", "invalid": "yellow"}
 FILE_WIDTH = 120
@@ -61,24 +69,33 @@ def print_arms(
     repeats = f"mean of {budget['repeats']} repeats" if budget["repeats"] > 1 else "1 repeat"
     console.print(f"{values['name']}", style="bold", markup=False)
     console.print(f"{budget['top_k']} candidates, {budget['queries']:,} queries each, {repeats}\n")
-    console.print(_arms_table(columns, rows, console.width))
+    styled = [([name, *figures], "bold" if name.lower() == "attack" else None) for name, figures in rows]
+    console.print(fitting_table([_ARM, *columns], styled, console.width))
 
 
-def _arms_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], width: int) -> Table:
+def fitting_table(
+    columns: Sequence[str], rows: Sequence[tuple[Sequence[str], str | None]], width: int, *, kept: int = 1
+) -> Table:
+    """A table without wrapped cells, with as many columns from the left as there is room for.
+
+    Args:
+        columns: headings.
+        rows: cells, which may be fewer than headings, and style of each row.
+        width: characters that there are.
+        kept: columns that name the row: they are there in any case, with one more, and stand to the left.
+    """
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    table.add_column(_ARM, no_wrap=True, overflow="ellipsis")
-    used = max(map(len, (_ARM, *(name for name, _ in rows))))
-    shown = 0
+    used, shown = -_GAP, 0
     for position, heading in enumerate(columns):
-        cells = (figures[position] for _, figures in rows if position < len(figures))
+        cells = (found[position] for found, _ in rows if position < len(found))
         used += _GAP + max(map(len, (heading, *cells)))
-        if shown and used > width:
+        if shown > kept and used > width:
             break
-        table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis")
+        justify: Literal["left", "right"] = "left" if position < kept else "right"
+        table.add_column(escape(heading), justify=justify, no_wrap=True, overflow="ellipsis")
         shown += 1
-    for name, figures in rows:
-        style = "bold" if name.strip().lower() == "attack" else None
-        table.add_row(escape(name), *map(escape, figures[:shown]), style=style)
+    for found, style in rows:
+        table.add_row(*map(escape, found[:shown]), style=style)
     return table
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.pipeline.parsing import config_values, find_config, one_line
 from retrace_pl.pipeline.run_folder import RunFolder
-from retrace_pl.report.findings import output_console, result_alone
+from retrace_pl.report.findings import fitting_table, output_console, result_alone
 from retrace_pl.report.progress import Bar, terminal
 from retrace_pl.tuning.objective import MEASURES, WORST, differences, shortcomings
 from retrace_pl.tuning.preset import write_preset
@@ -215,28 +215,29 @@ def _report(
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     elif not options.quiet:
         console = output_console()
-        console.print(_table(results, config, settings))
+        seeds = ", ".join(str(setting.seed) for setting in settings)
+        title = f"{config}, mean over seeds {seeds}; distance: summed absolute difference to retraining"
+        console.print(title, style="italic", markup=False, soft_wrap=True)
+        console.print(_table(results, console.width))
         for name, row in results.items():
             console.print(f"{name}: {row.get('preset', row.get('failure'))}", soft_wrap=True, markup=False)
     if all("failure" in row for row in results.values()):
         raise RunError("no trial of any method succeeded; the reasons are above")
 
 
-def _table(results: dict[str, dict[str, Any]], config: str, settings: list[SeedSetting]) -> Table:
-    seeds = ", ".join(str(setting.seed) for setting in settings)
-    title = f"{config}, mean over seeds {seeds}; distance: summed absolute difference to retraining"
-    table = Table(*COLUMNS, title=title, title_justify="left", box=None)
-    table.columns[0].no_wrap = True
+def _table(results: dict[str, dict[str, Any]], width: int) -> Table:
+    rows: list[tuple[list[str], str | None]] = []
     shown = [row for row in results.values() if "failure" not in row]
     for name in ("reference", "original"):
         if shown:
             label = "retrained" if name == "reference" else name
-            table.add_row(label, "", *(f"{shown[0][name][measure]:.3f}" for measure in MEASURES), style="dim")
+            rows.append(([label, "", *(f"{shown[0][name][measure]:.3f}" for measure in MEASURES)], "dim"))
     for name, row in sorted(results.items(), key=lambda item: item[1].get("distance", WORST)):
         if "failure" in row:
-            table.add_row(escape(name), "failed")
+            rows.append(([name, "failed"], None))
             continue
         cells = (f"{row['quality'][measure]:.3f}" for measure in MEASURES)
         reaches = "yes" if row["reaches"] else "no"
-        table.add_row(escape(name), f"{row['distance']:.3f}", *cells, reaches, str(row["trials"]), str(row["failed"]))
-    return table
+        figures = [f"{row['distance']:.3f}", *cells, reaches, str(row["trials"]), str(row["failed"])]
+        rows.append(([name, *figures], None))
+    return fitting_table(COLUMNS, rows, width)
