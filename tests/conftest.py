@@ -1,5 +1,6 @@
-"""Shared fixtures: one thread per process, offline hubs, and the real data sets that lie outside the repository."""
+"""Shared fixtures: one thread per process, offline hubs, a browser, and the real data sets outside the repository."""
 
+import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -10,6 +11,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import lightning.pytorch  # noqa: F401 - sets the levels of its loggers
 import pytest
 import torch
+
+spec = importlib.util.spec_from_file_location("retrace_browser", Path(__file__).with_name("browser.py"))
+browser_module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(browser_module)
+browser = browser_module.browser  # a fixture
 
 LIGHTNING_LOGGERS = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
 
