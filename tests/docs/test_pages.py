@@ -72,10 +72,11 @@ RETRACE = [command for command in COMMAND_LINES if words(command) and words(comm
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with the files that the pages have made before."""
-    quick_start = (ROOT / "docs" / "quick-start.md").read_text(encoding="utf-8")
-    mine = re.search(r"```yaml\n(# mine\.yaml\n.*?)```", quick_start, re.DOTALL)[1]
-    (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
+    """A folder with the files that the pages have made before, and those whose YAML begins with their name."""
+    for block in blocks("yaml"):
+        named = re.match(r"# (\w+\.yaml)\n", block.text)
+        if named:
+            (tmp_path / named[1]).write_text(block.text, encoding="utf-8")
     for name, source in WRITTEN_BEFORE.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
