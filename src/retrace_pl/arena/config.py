@@ -25,7 +25,7 @@ RESERVED = {
 }
 """Setting of an audit -> setting of the arena that decides it in every cell."""
 
-OPTIONS = ("config", "output", "cache", "quiet", "json")
+OPTIONS = ("config", "output", "cache", "jobs", "quiet", "json")
 """Options of `retrace audit` that are no settings; as overrides they would lead every cell to the same place."""
 
 
@@ -197,7 +197,7 @@ class ArenaRequest:
 
 def make_parser(description: str) -> ArgumentParser:
     """The parser of `retrace arena`."""
-    parser = ArgumentParser(prog="retrace arena", description=description, exit_on_error=False)
+    parser = ArgumentParser(prog="retrace arena", description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--config", action="config", help="configuration file, or the bare name of a packaged one; repeatable"
     )

@@ -43,7 +43,7 @@ class PairRequest:
 
 def make_pair_parser(description: str) -> ArgumentParser:
     """The parser of `retrace attack` in the form that takes two models."""
-    parser = ArgumentParser(prog="retrace attack", description=description, exit_on_error=False)
+    parser = ArgumentParser(prog="retrace attack", description=description, exit_on_error=False, allow_abbrev=False)
     add = parser.add_argument
     add("--config", action="config", help="file with any of these settings, such as config.yaml of an earlier run")
     add("--output", type=str, default=None, help="run folder (default: runs/attack)")
