@@ -1,6 +1,7 @@
 """One finished tiny audit, shared by the tests that only read it."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def run_copy(finished_run, tmp_path):
 @pytest.fixture
 def tiny():
     return str(TINY)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C reaches this process and those it starts, also where the tests were started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
