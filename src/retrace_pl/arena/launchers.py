@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import submitit
@@ -18,15 +13,10 @@ import submitit
 from retrace_pl.arena.cells import Cell
 from retrace_pl.arena.config import SlurmSettings
 from retrace_pl.arena.record import CELLS, CellRecord, record_path
-from retrace_pl.arena.worker import LOG, Work, run_cell, serve
-from retrace_pl.errors import InputError, RunError
+from retrace_pl.arena.worker import LOG, Work, run_cell
+from retrace_pl.errors import InputError, RetraceError, RunError
 from retrace_pl.pipeline.parsing import one_line
-
-ATTEMPTS = 2
-"""Times a cell is tried whose process dies; an error that the process survives is recorded at once."""
-
-PATIENCE = 3.0
-"""Seconds in which a process that is ending is gone."""
+from retrace_pl.pipeline.workers import ATTEMPTS, Task, WorkerDied, work_off
 
 JOBS = "submitit"
 """Folder of submitit's scripts and logs inside the arena's."""
@@ -42,51 +32,6 @@ class Observer(Protocol):
         """A cell has its record, of either status."""
 
 
-class Worker:
-    """One process of this machine that runs cells one after the other."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked copy of a process with torch's threads may hang
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,))
-        with _one_thread():
-            self.process.start()
-        theirs.close()  # else the death of the process would not be seen
-        self.cell: Cell | None = None
-
-    def give(self, cell: Cell, work: Work) -> None:
-        """Hands over a cell; a process that is dead already is noticed when its answer is waited for."""
-        self.cell = cell
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send((cell, work))
-
-    def answered(self) -> bool:
-        """Whether the process finished its cell; False says that it died."""
-        try:
-            self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            return False
-        return True
-
-    def how_it_died(self) -> str:
-        """Says how the process ended whose answer did not come."""
-        self.process.join(PATIENCE)  # its end of the connection closes a moment before it is gone
-        self.kill()
-        code = self.process.exitcode or 0
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def kill(self) -> None:
-        """Ends the process and everything it started, at once: whatever it was writing is whole or absent."""
-        self.connection.close()
-        process = self.process.pid
-        assert process is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # Before it leads a group of its own it is in ours, which must not be ended.
-            own_group = not self.process.is_alive() or os.getpgid(process) == process
-            (os.killpg if own_group else os.kill)(process, signal.SIGKILL)
-        self.process.join()
-
-
 def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) -> None:
     """Runs cells in worker processes of this machine.
 
@@ -99,34 +44,18 @@ def run_local(cells: Sequence[Cell], work: Work, jobs: int, observer: Observer) 
         jobs: number of workers.
         observer: is told what happens.
     """
-    queue = deque((cell, 1) for cell in cells)
-    workers: list[Worker] = []
-    attempts: dict[str, int] = {}
-    try:
-        workers += [Worker() for _ in range(min(jobs, len(queue)))]
-        while queue or any(worker.cell for worker in workers):
-            for worker in workers:
-                if worker.cell is None and queue:
-                    cell, attempts[cell.id] = queue.popleft()
-                    observer.started(cell)
-                    worker.give(cell, work)
-            busy = {worker.connection: worker for worker in workers if worker.cell is not None}
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                worker = busy[ready]
-                tried, worker.cell = worker.cell, None
-                assert tried is not None
-                if not worker.answered():
-                    ended = worker.how_it_died()
-                    workers[workers.index(worker)] = Worker()
-                    if attempts[tried.id] < ATTEMPTS:
-                        queue.appendleft((tried, attempts[tried.id] + 1))
-                        continue
-                    _write_death(tried, work, f"its process ended ({ended})", f"{CELLS}/{tried.id}/{LOG}")
-                _report(tried, work, observer)
-    finally:
-        for worker in workers:
-            worker.kill()
+    by_name = {cell.id: cell for cell in cells}
+    tasks = [Task(cell.id, run_cell, (cell, work), work.output / CELLS / cell.id / LOG) for cell in cells]
+
+    def ended(task: Task, error: RetraceError | None) -> None:
+        cell = by_name[task.name]
+        if isinstance(error, WorkerDied):
+            _write_death(cell, work, error.how, f"{CELLS}/{cell.id}/{LOG}")
+        elif error is not None:
+            cell.record("failed", str(error)).write(work.output)
+        _report(cell, work, observer)
+
+    work_off(tasks, jobs, lambda task: observer.started(by_name[task.name]), ended)
 
 
 def run_submitit(
@@ -218,15 +147,3 @@ def _report(cell: Cell, work: Work, observer: Observer) -> None:
 def _write_death(cell: Cell, work: Work, how: str, log: str) -> None:
     message = f"{how}, {ATTEMPTS} times; out of memory, or a crash in native code: see {log}"
     cell.record("failed", message).write(work.output)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started here use one thread each unless the user's environment says otherwise."""
-    unset = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ]
-    os.environ.update(dict.fromkeys(unset, "1"))
-    try:
-        yield
-    finally:
-        for name in unset:
-            del os.environ[name]

@@ -5,18 +5,10 @@ Light to import, because every process of an arena starts here: what an audit ne
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import os
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,49 +98,3 @@ def _audit(cell: Cell, work: Work, folder: Path) -> CellRecord:
         record = cell.record("failed", " ".join(f"{type(error).__name__}: {error}".split()))
     record.seconds["total"] = round(time.perf_counter() - start, 3)
     return record
-
-
-def serve(connection: Connection) -> None:
-    """The life of a worker process: takes (cell, work), answers when its record is written, until there is no more.
-
-    The process leads a group of its own, so that Ctrl-C reaches the arena alone, which then ends the whole group.
-
-    Args:
-        connection: the other end is the arena's; a closed one ends the process.
-    """
-    os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # Ctrl-C closes it at any moment
-        while True:
-            cell, work = connection.recv()
-            with _output_to(work.output / "cells" / cell.id / LOG):
-                run_cell(cell, work)
-            connection.send(cell.id)
-
-
-def _end_with_parent() -> None:
-    """An arena that was killed must not leave processes that go on computing."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.killpg(0, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Sends what is printed, also by libraries and by a crash, to a file; an empty one is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as log:
-        faulthandler.enable(log)
-        kept = [(os.dup(number), number) for number in (1, 2)]
-        try:
-            for _, number in kept:
-                os.dup2(log.fileno(), number)
-            yield
-        finally:
-            faulthandler.disable()
-            for copy, number in kept:
-                os.dup2(copy, number)
-                os.close(copy)
-    if path.stat().st_size == 0:
-        path.unlink()

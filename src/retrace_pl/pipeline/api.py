@@ -45,6 +45,7 @@ class Audit:
         *,
         quiet: bool = True,
         cache: str | Path | None = None,
+        jobs: int = 1,
         **settings: Any,
     ) -> Audit:
         """Reads a configuration and changes some of its settings.
@@ -55,6 +56,8 @@ class Audit:
             overrides: Settings by dotted name, as on the command line, such as `{"generator.epochs": 20}`.
             quiet: No progress output.
             cache: Folder of models and searches that this audit shares with others.
+            jobs: Searches that run at once, each in a process and on a GPU of its own; results do not depend on it. As
+                with every use of processes, a script must start its work below `if __name__ == "__main__":`.
             **settings: Settings of the first level by keyword, such as `queries=4096, access="black"`. Values are plain
                 Python ones; where a setting takes a class, its name, the class itself, or a mapping of `class_path` and
                 `init_args`.
@@ -69,11 +72,11 @@ class Audit:
         """
         changed = {**(overrides or {}), **settings}
         places = {"config": config, "output": output, "cache": cache}
-        taken = {*places, "quiet", "json"} & changed.keys()
+        taken = {*places, "jobs", "quiet", "json"} & changed.keys()
         if taken:
             raise InputError(f"overrides: {min(taken)} is no setting; give it to Audit.from_config by its own name")
         arguments = [f"--{name}={value}" for name, value in places.items() if value is not None]
-        arguments += ["--quiet"] if quiet else []
+        arguments += [f"--jobs={jobs}", *(["--quiet"] if quiet else [])]
         return cls(parse("audit", "", arguments + override_options(changed)))
 
     @property

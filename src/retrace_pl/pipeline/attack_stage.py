@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from retrace_pl.pipeline.search_results import (
     SearchResults,
     reconstruction_tensors,
 )
+from retrace_pl.pipeline.side_by_side import search_side_by_side
 from retrace_pl.pipeline.trace_weights import fit_trace_weights
 from retrace_pl.pipeline.train_stages import GENERATOR, UNLEARNED, weights_file
 from retrace_pl.traces import TraceScorer
@@ -53,18 +55,35 @@ def attack(run: AuditRun) -> list[str]:
     A search that is done is kept at once, so that an interrupted stage goes on with the first one that is missing.
     """
     models = SearchModels(run)
-    results = SearchResults(run, run.folder.path(SCRATCH))
     shutil.rmtree(run.folder.path(SEARCH_LOG), ignore_errors=True)  # else an earlier attempt's curves mix with these
     fitted = fit_trace_weights(run)
     calibrate_traces(run, models.scorer(UNLEARNED))
     searches, others = list(planned_searches(run)), other_attacks(run)
-    complete([*_search_jobs(run, models, results, searches), *other_jobs(run, models, results, others)])
+    jobs, results = search_jobs(run, models)
+    missing = [job for job in jobs if not job.taken()] if run.jobs > 1 else jobs
+    if run.jobs > 1 and len(missing) > 1:
+        search_side_by_side(run, missing, run.folder.path(SCRATCH))
+        missing = [replace(job, announce=lambda text: None) for job in missing]
+    complete(missing)
     drawn = _draw_prior(run, models, results)
     baselines = [other.label for other in others if other.kind == BASELINE]
     written = _write(run, results, [*(search.label for search in searches), *baselines, *drawn])
     written += _write_findings(run, results, [other.label for other in others if other.kind == INFERENCE])
     results.discard()
     return [*written, *fitted, CALIBRATION]
+
+
+def search_jobs(run: AuditRun, models: SearchModels | None = None) -> tuple[list[Job], SearchResults]:
+    """Every search of the audit as a job, controls, rivals and other attacks included, and where its result is kept.
+
+    Args:
+        run: the audit.
+        models: models that are open already.
+    """
+    models = SearchModels(run) if models is None else models
+    results = SearchResults(run, run.folder.path(SCRATCH))
+    searches = _search_jobs(run, models, results, list(planned_searches(run)))
+    return [*searches, *other_jobs(run, models, results, other_attacks(run))], results
 
 
 def _search_jobs(run: AuditRun, models: SearchModels, results: SearchResults, searches: Sequence[Search]) -> list[Job]:

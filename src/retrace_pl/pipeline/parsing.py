@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-import retrace_pl
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.config import AuditConfig
 
@@ -50,6 +49,7 @@ class Request:
         quiet: no progress output.
         as_json: print the result as JSON.
         cache: folder of artefacts shared with other audits, if there is one.
+        jobs: searches that run at once.
     """
 
     config: AuditConfig
@@ -59,11 +59,12 @@ class Request:
     quiet: bool
     as_json: bool
     cache: Path | None = None
+    jobs: int = 1
 
 
 def config_folders() -> list[Path]:
     """Folders that hold the packaged configurations: beside the package in a wheel, in the project root otherwise."""
-    package = Path(retrace_pl.__file__).parent
+    package = Path(__file__).parents[1]
     return [folder for folder in (package / "configs", package.parents[1] / "configs") if folder.is_dir()]
 
 
@@ -90,7 +91,7 @@ def find_config(name: str, kind: str = "audit") -> Path:
 
 def make_parser(command: str, description: str) -> ArgumentParser:
     """The parser of every command that takes an audit's configuration."""
-    parser = ArgumentParser(prog=f"retrace {command}", description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=f"retrace {command}", description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--config", action="config", help="configuration file, or the bare name of a packaged one; repeatable"
     )
@@ -98,6 +99,7 @@ def make_parser(command: str, description: str) -> ArgumentParser:
     parser.add_argument(
         "--cache", type=str, default=None, help="folder through which audits share models and searches (default: none)"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="searches that run at once, on a GPU each (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors, and with --json the result")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     parser.add_class_arguments(AuditConfig, sub_configs=True)
@@ -120,7 +122,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     resolved, files = locate_configs(command, arguments)
     try:
         values = parser.parse_args(resolved)
-        output, cache, quiet, as_json = (values.pop(name) for name in ("output", "cache", "quiet", "json"))
+        options = {name: values.pop(name) for name in ("output", "cache", "jobs", "quiet", "json")}
         values.pop("config", None)
         text = parser.dump(values, skip_validation=True)
         settings = _without_origins(values.clone().as_dict())
@@ -131,8 +133,11 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
         raise InputError(f"settings cannot be used: {one_line(error)}") from error
     config = AuditConfig(**{name: instances[name] for name in AuditConfig.__dataclass_fields__})
     settings["audit"]["controls"] = config.audit.controls  # as ids: what the stages' keys are made of
-    folder = Path(output) if output else Path("runs") / files[-1].stem
-    return Request(config, settings, text, folder, quiet, as_json, Path(cache) if cache else None)
+    if options["jobs"] < 1:
+        raise InputError(f"--jobs is {options['jobs']}; set it to 1 or more")
+    folder = Path(options["output"]) if options["output"] else Path("runs") / files[-1].stem
+    cache = Path(options["cache"]) if options["cache"] else None
+    return Request(config, settings, text, folder, options["quiet"], options["json"], cache, options["jobs"])
 
 
 def _without_origins(value: Any) -> Any:

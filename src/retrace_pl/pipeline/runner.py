@@ -60,6 +60,7 @@ class AuditRun:
         quiet: no progress output.
         console: progress output (standard error).
         cache: artefacts shared with other audits; None: everything is made here.
+        jobs: searches that run at once, each in a process of its own where there are several.
     """
 
     config: AuditConfig
@@ -69,6 +70,7 @@ class AuditRun:
     quiet: bool
     console: Console
     cache: ArtefactCache | None = None
+    jobs: int = 1
     _data_ready: bool = False
 
     @classmethod
@@ -85,7 +87,7 @@ class AuditRun:
             torch.set_num_threads(request.config.trainer.threads)
         cache = ArtefactCache(request.cache) if request.cache is not None else None
         folder = RunFolder(request.output)
-        return cls(request.config, request.settings, request.text, folder, request.quiet, console, cache)
+        return cls(request.config, request.settings, request.text, folder, request.quiet, console, cache, request.jobs)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -154,9 +156,8 @@ def arithmetic(trainer: Mapping[str, Any]) -> dict[str, Any]:
         trainer: the settings of the section `trainer`.
     """
     found = {name: trainer[name] for name in ("precision", "accumulate_grad_batches")}
-    if trainer.get("gradient_clip_val") is not None:
-        found["gradient_clip_val"] = trainer["gradient_clip_val"]
-    return found
+    optional = ("gradient_clip_val", "sync_batchnorm", "compile")
+    return found | {name: trainer[name] for name in optional if trainer.get(name)}
 
 
 def run_stages(run: AuditRun, stages: tuple[str, ...], *, own_process: bool) -> None:
