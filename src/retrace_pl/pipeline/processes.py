@@ -72,7 +72,14 @@ def check_launch(settings: TrainerSettings) -> None:
         InputError: they are not; every process would train a model of its own.
     """
     found = launched()
-    if found is None or settings.devices == -1:
+    if found is None:
+        return
+    if found.launcher == "srun" and os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        raise InputError(
+            "srun started several processes in a job with the name of an interactive shell, which Lightning overlooks; "
+            "give it another one with --job-name"
+        )
+    if settings.devices == -1:
         return
     nodes = found.size // found.per_node
     if (settings.devices, settings.num_nodes) != (found.per_node, nodes):
