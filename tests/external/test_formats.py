@@ -327,6 +327,15 @@ def test_hugging_face_folder(opener, tmp_path, batch):
         opener(tmp_path / "model")
 
 
+def test_a_text_classifier_is_refused_by_what_it_is(opener, tmp_path):
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(vocab_size=20, dim=8, hidden_dim=8, n_layers=1, n_heads=2, max_position_embeddings=8)
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="is a text classifier, and pairs brought along are of images only"):
+        opener(tmp_path / "model")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("name", ["model.pt", "model.pth", "pytorch_model.bin", "model.pt2", "model.safetensors"])
 def test_a_pickle_is_never_executed(opener, tmp_path, name, legacy):

@@ -91,3 +91,15 @@ def test_classes_of_unlabelled_images_cannot_be_left_out(tmp_path):
     np.savez(tmp_path / "data.npz", x=pictures())
     with pytest.raises(InputError, match="no labels"):
         read_images(str(tmp_path / "data.npz"), "--public", 12, 1, exclude=("3",))
+
+
+@pytest.mark.parametrize("name", ["news.jsonl", "news.parquet", "news"])
+def test_texts_are_refused_by_what_they_are(tmp_path, name):
+    path = tmp_path / name
+    if not path.suffix:
+        path.mkdir()
+        (path / "train.parquet").write_bytes(b"PAR1")
+    else:
+        path.write_text("{}")
+    with pytest.raises(InputError, match=r"--public: .* holds tables or texts"):
+        read_images(str(path), "--public", 16, 1)

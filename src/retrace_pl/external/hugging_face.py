@@ -17,6 +17,9 @@ from retrace_pl.external.adapters import ImageInput
 
 __all__ = ["read_hugging_face"]
 
+_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForCausalLM")
+"""How the names of architectures that read texts end."""
+
 
 def read_hugging_face(folder: Path, option: str) -> tuple[nn.Module, ImageInput]:
     """Loads ``AutoModelForImageClassification`` from a local folder.
@@ -47,6 +50,11 @@ def read_hugging_face(folder: Path, option: str) -> tuple[nn.Module, ImageInput]
     if "auto_map" in config:
         raise InputError(f"{option}: {folder} needs code of its own to be run, which is refused; export it with "
                          "torch.export instead")  # fmt: skip
+    if any(str(name).endswith(_TEXT) for name in config.get("architectures") or ()):
+        raise InputError(
+            f"{option}: {folder} is a text classifier, and pairs brought along are of images only; audit texts with "
+            "`retrace audit --config ag_news_distilbert`, or use ModelPair and TextUnlearningDataModule from Python"
+        )
     from transformers import AutoModelForImageClassification
 
     try:

@@ -21,6 +21,7 @@ from retrace_pl.pipeline.parsing import config_folders, read_mapping
 
 __all__ = ["ImageSet", "read_images"]
 
+_TEXT_FILES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".arrow")
 _IMAGE_KEYS, _LABEL_KEYS = ("x", "images", "train_images"), ("y", "labels", "train_labels")
 
 
@@ -79,6 +80,7 @@ def read_images(
         InputError: The data cannot be found or read, or has no such class.
     """
     path = Path(expand(name, option))
+    _refuse_texts(path, option)
     if path.is_dir():
         images, classes, title = _folder(path)
     elif path.suffix == ".npz" or path.is_file():
@@ -99,6 +101,16 @@ def read_images(
 
 
 Found = tuple[RawImages, tuple[str, ...] | None, str]
+
+
+def _refuse_texts(path: Path, option: str) -> None:
+    """Texts are told by their files: a folder of nothing else, or one of them."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    if files and all(file.suffix.lower() in _TEXT_FILES for file in files):
+        raise InputError(
+            f"{option}: {path} holds tables or texts, and pairs brought along are of images only; give a folder of "
+            "images or an .npz file, or audit texts with `retrace audit --config ag_news_distilbert`"
+        )
 
 
 def _folder(path: Path) -> Found:
