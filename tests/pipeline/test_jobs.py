@@ -11,6 +11,7 @@ from retrace_pl.files import read_tensors
 UNTOUCHED = ("candidates.safetensors", "curves.json", "searches.json", "policy.safetensors", "policy.json")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_at_a_time_find_the_same(finished_run, run_copy, tiny, capsys):
     (run_copy / "stages" / "attack.json").unlink()

@@ -1,0 +1,90 @@
+"""Unlearning in two processes against one, for the same batch of all processes together.
+
+The network has no batch normalisation, whose statistics would be those of each process's own share.
+"""
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+
+from retrace_pl.data import DigitsSource, UnlearningDataModule
+from retrace_pl.models.base import ImageClassifier
+from retrace_pl.tasks import UnlearningTask
+from retrace_pl.unlearning import NegativeGradient
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of forking, and of Lightning's advice on distributed evaluation
+
+
+class Plain(ImageClassifier):
+    """A convolution and a linear layer."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes, 8)
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 8, 3, padding=1), nn.ReLU())
+        self.reset_parameters()
+
+    def embed(self, inputs):
+        return self.body(inputs).mean(dim=(2, 3))
+
+
+class SamePlaces(Callback):
+    """Fails in the processes themselves where their weights differ at the end."""
+
+    def on_train_end(self, trainer, pl_module):
+        for name, value in pl_module.state_dict().items():
+            if value.is_floating_point() and "running" not in name:  # statistics are each process's own
+                everywhere = trainer.strategy.all_gather(value.detach())
+                assert torch.equal(everywhere[0], everywhere[-1]), name
+
+
+@pytest.fixture(scope="module")
+def data():
+    return UnlearningDataModule(
+        DigitsSource(),
+        forget_class=3,
+        image_size=16,
+        channels=1,
+        train_size=300,
+        public_size=200,
+        test_size=200,
+        batch_size=50,
+    )
+
+
+def fit(task, datamodule, processes, epochs=2, **options):
+    torch.manual_seed(0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=options.pop("strategy", "ddp_fork" if processes > 1 else "auto"),
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[SamePlaces()] if processes > 1 else [],
+        **options,
+    )
+    trainer.fit(task, datamodule=datamodule)
+
+
+def unlearned(data, processes, method, epochs=1, **options):
+    torch.manual_seed(1)
+    model = Plain(1, 10)
+    task = UnlearningTask(model, method, 10)
+    fit(task, data.unlearning_view(batch_size=method.batch_size), processes, epochs, **options)
+    return model
+
+
+def test_unlearning_with_unequal_sizes_ends_and_agrees(data):
+    # 270 records to retain and 30 to forget: the shorter stream starts over 8 times in one epoch
+    assert (len(data.split("retain")), len(data.split("forget"))) == (269, 31)
+    one = unlearned(data, 1, NegativeGradient(epochs=1, lr=0.01, batch_size=30))
+    two = unlearned(data, 2, NegativeGradient(epochs=1, lr=0.01, batch_size=15))
+    before = torch.cat([value.flatten() for value in unlearned(data, 1, NegativeGradient(lr=1e-12)).parameters()])
+    moved = (torch.cat([value.flatten() for value in one.parameters()]) - before).norm()
+    apart = torch.cat([(a - b).flatten() for a, b in zip(one.parameters(), two.parameters(), strict=True)]).norm()
+    # Two processes start the 31 records over after 32, one after 31: the batches are not the same ones throughout.
+    assert apart < 0.1 * moved
