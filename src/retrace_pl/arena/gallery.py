@@ -116,7 +116,13 @@ def _strip(record: CellRecord, run: RunData | str) -> Strip:
 def _shots(title: str, facts: str, run: RunData, arm: str) -> Strip:
     images, nearest = run.images(f"{arm}.distribution"), run.images(f"{arm}.nearest")
     if images is None:
-        return Strip(title, facts, (), "no pictures were stored", arm)
+        texts = bool(run.texts.get(f"{arm}.distribution"))
+        note = (
+            "its candidates are texts: read them in the report of its run folder"
+            if texts
+            else "no pictures were stored"
+        )
+        return Strip(title, facts, (), note, arm)
     if nearest is not None and nearest.shape != images.shape:
         nearest = None
     shots = []

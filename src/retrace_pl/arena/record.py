@@ -19,8 +19,11 @@ CELLS, RECORD, RUN = "cells", "cell.json", "run"
 QUALITY = ("retain_acc", "forget_acc", "test_acc", "mia_auc")
 """What is recorded of a model: accuracies in [0, 1], and the AUC of a membership attack on the deleted records."""
 
-CLOSENESS = ("sr_oracle", "sr_original", "sr_mse", "mse", "pairwise_mse", "ssim", "cs")
+NO_METRICS = ("intervals", "score")
+"""What stands beside the metrics of an arm; which metrics there are depends on the kind of data."""
+
 SPREAD = ("fid_oracle", "kid_oracle", "kl", "label_kl", "diversity", "precision", "recall")
+"""Metrics that a single candidate does not have."""
 
 
 @dataclass
@@ -160,9 +163,10 @@ def figures(arm: Mapping[str, Any]) -> dict[str, Any]:
         arm: an entry of `metrics.json` with `distribution` and `instance`.
     """
     whole, best = arm["distribution"], arm["instance"]
+    names = [name for name in whole if name not in NO_METRICS]
     return {
-        **{name: whole.get(name) for name in (*CLOSENESS, *SPREAD)},
-        "instance": {name: best.get(name) for name in CLOSENESS},
+        **{name: whole[name] for name in names},
+        "instance": {name: best.get(name) for name in names if name not in SPREAD},
         "intervals": whole["intervals"],
     }
 
