@@ -80,7 +80,7 @@ class WholeWeights(Callback):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         wrapped: Any = trainer.strategy.model
-        found = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
+        found: dict[str, Any] = dict(get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True)))
         self.weights = {
             name.removeprefix(self.prefix): value.detach().cpu().clone()
             for name, value in found.items()

@@ -185,8 +185,8 @@ def gather(scorings: Sequence[Scoring], folder: Path) -> dict[str, Answers]:
     for file in sorted(folder.glob("rank-*.safetensors")):
         answers: dict[str, Answers] = {}
         for key, values in read_tensors(file).items():
-            block, _, name = key.rpartition(":")
-            answers.setdefault(block, {})[name] = values
+            of_block, _, name = key.rpartition(":")
+            answers.setdefault(of_block, {})[name] = values
         twice = sorted(answers.keys() & parts.keys())
         if twice:
             raise RunError(f"{file} repeats answers that another process gave ({twice[0]}); run the stage again")
