@@ -138,7 +138,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     result: dict[str, Any] = {
-        "command": " ".join(["python benchmarks/text_audit.py --data FOLDER", *options.set]),
+        "command": " ".join(
+            ["python benchmarks/text_audit.py --data FOLDER", *(["--set"] if options.set else []), *options.set]
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
         "audits": {},
