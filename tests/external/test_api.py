@@ -1,5 +1,6 @@
 """The attack on two models of one's own as a Python call."""
 
+import copy
 import inspect
 from pathlib import Path
 
@@ -35,6 +36,12 @@ TINY = {
 
 def digits_attack(models, folder, **settings):
     return attack_pair(models["original"], models["unlearned"], "digits", folder, **{**TINY, **settings})
+
+
+@pytest.fixture(scope="module")
+def models(models):
+    """Networks of this process alone, as training leaves them."""
+    return {role: copy.deepcopy(model).requires_grad_(True) for role, model in models.items()}
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_a_shadow_training_that_was_cut_off_goes_on(folder, tmp_path, monkeypatc
                 raise Killed
 
     def fit_and_die(*arguments, **options):
-        return real(*arguments, **options, callbacks=[Kill()] if options["name"] == name else [])
+        return real(*arguments, **options | ({"callbacks": [Kill()]} if options["name"] == name else {}))
 
     def fit_and_watch(*arguments, **options):
         trainer = real(*arguments, **options)

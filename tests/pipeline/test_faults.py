@@ -289,12 +289,12 @@ def test_a_generator_of_another_size_is_refused_before_it_is_trained(run_copy, t
     assert "[1, 16, 16]" in said
 
 
-def test_a_classifier_that_ignores_its_input_makes_an_audit_invalid(tmp_path, tiny, toys, capsys):
+def test_a_classifier_that_ignores_its_input_makes_an_audit_invalid(tmp_path, tiny, toys):
     options = ["--classifier.model", "toy_models.Constant", "--audit.repeats", "1", "--access", "black"]
     assert main(command("audit", tiny, tmp_path / "run", *options)) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["verdict"] == "invalid"
-    assert metrics["verdict_reason"] in capsys.readouterr().out
+    assert "The original model is right on only" in metrics["verdict_reason"]
 
 
 @pytest.mark.parametrize(

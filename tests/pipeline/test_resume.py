@@ -73,7 +73,7 @@ def test_ctrl_c_in_a_training_is_told_in_one_line(tmp_path, tiny, monkeypatch, c
             raise KeyboardInterrupt
 
     def fit_and_interrupt(*arguments, **options):
-        return original_fit(*arguments, **options, callbacks=[Interrupt()])
+        return original_fit(*arguments, **options | {"callbacks": [Interrupt()]})
 
     monkeypatch.setattr(train_stages, "fit", fit_and_interrupt)
     assert main(["audit", "--config", tiny, "--output", str(tmp_path / "run"), "--quiet"]) == INTERRUPTED

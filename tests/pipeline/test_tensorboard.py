@@ -8,6 +8,7 @@ from retrace_pl.report.tensorboard_tags import LAYOUT, TAGS, described
 
 google_text = pytest.importorskip("google.protobuf.text_format")
 
+EVERYTHING = {"images": 0, "histograms": 0}  # by default a sample of them is kept
 KINDS = {"scalars": "scalar", "histograms": "histogram", "images": "image"}
 TEXTS_ALONE = ("Texts", "The generator's texts", "The same for texts")
 
@@ -17,7 +18,7 @@ def log(finished_run):
     """Run -> its events, of a whole run folder."""
     root = finished_run / "tensorboard"
     places = sorted({path.parent for path in root.rglob("events.*")})
-    return {place.relative_to(root).as_posix(): EventAccumulator(str(place)).Reload() for place in places}
+    return {place.relative_to(root).as_posix(): EventAccumulator(str(place), EVERYTHING).Reload() for place in places}
 
 
 def entries(log):

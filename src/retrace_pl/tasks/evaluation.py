@@ -131,8 +131,8 @@ class EvaluationTask(LightningModule):
             raise InputError(f"candidates have shape {list(inputs.shape[1:])}, the deleted records {list(expected)}")
         if not bool(torch.isfinite(inputs).all()):
             raise RunError("a candidate holds NaN or infinite values: the generator or the search diverged")
-        known = isinstance(batch, tuple | list) and len(batch) > 1
-        answers = batch[1] if known else ask_judges(inputs, self.evaluator, self.original)
+        given = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+        answers = given if isinstance(given, dict) else ask_judges(inputs, self.evaluator, self.original)
         labels = answers["logits"].argmax(dim=1)
         self._update("inputs", inputs)
         self._update("features", answers["features"])
