@@ -158,32 +158,39 @@ class Levers:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table: one line per lever, the shipped searcher first, means over its cells and how they vary."""
+    """A table for every seed and class: one line per lever, the shipped searcher first, means over its cells."""
     cells = result["cells"]
-    keys = sorted({(cell["seed"], cell["class"], cell["unlearner"]) for cell in cells})
-    what = ", ".join(f"seed {seed} class {label} {unlearner}" for seed, label, unlearner in keys)
     queries = ", ".join(f"{count:,}" for count in sorted({cell["queries"] for cell in cells}))
     lines = [
         "# Levers on the directional search",
         "",
         f"`{result['command']}`, {result['date']}, {result['hardware']}, torch {result['machine']['torch']} with one"
-        f" thread. {queries} queries a search, one search a cell: {what}."
-        " The cells after *retrain* are the matched-retrain control of the others, `random` is the same score without a"
-        " searcher. `ppo` is the shipped `configs/searcher/ppo_mixture.yaml` with tau 0. `diversity_share` is of the"
-        " class's own. What each lever changes stands in `benchmarks/directional.py` and `benchmarks/levers.py`.",
-        "",
-        f"| lever | cells | {' | '.join(COLUMNS)} | lowest sr_oracle | lowest diversity_share | sr_oracle by cell |",
-        "|---" * (len(COLUMNS) + 5) + "|",
+        f" thread. Fashion-MNIST, black-box, {queries} queries a search, one search a cell. The cells after *retrain*"
+        " are the matched-retrain control of the others, `random` is the same score without a searcher. `ppo` is the"
+        " shipped `configs/searcher/ppo_mixture.yaml` with tau 0. `diversity_share` is of the class's own. What each"
+        " lever changes stands in `benchmarks/directional.py` and `benchmarks/levers.py`.",
     ]
+    for seed, label in sorted({(cell["seed"], cell["class"]) for cell in cells}):
+        own = [cell for cell in cells if (cell["seed"], cell["class"]) == (seed, label)]
+        lines += ["", f"## Seed {seed}, class {label}", "", *_table(own)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(cells: list[dict[str, Any]]) -> list[str]:
+    unlearners = sorted({cell["unlearner"] for cell in cells}, key=UNLEARNERS.index)
+    after = f"sr_oracle after {', '.join(unlearners)}"
+    heads = ["lever", "cells", *COLUMNS, "lowest sr_oracle", "lowest diversity_share"]
+    lines = [f"| {' | '.join([*heads, after])} |"]
+    lines.append("|---" * (len(heads) + 1) + "|")
     for lever in (name for name in LEVERS if any(cell["lever"] == name for cell in cells)):
         rows = [cell for cell in cells if cell["lever"] == lever]
-        rows.sort(key=lambda row: (row["seed"], row["class"], row["unlearner"]))
+        rows.sort(key=lambda row: UNLEARNERS.index(row["unlearner"]))
         means = {name: sum(row[name] for row in rows) / len(rows) for name in COLUMNS}
         shown = [f"{value:.1f}" if name == "fid_oracle" else f"{value:.3f}" for name, value in means.items()]
         lowest = [f"{min(row[name] for row in rows):.2f}" for name in ("sr_oracle", "diversity_share")]
         each = ", ".join(f"{row['sr_oracle']:.2f}" for row in rows)
         lines.append(f"| {lever} | {len(rows)} | {' | '.join(shown)} | {' | '.join(lowest)} | {each} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
