@@ -11,7 +11,8 @@ from torch import nn
 from retrace_pl.data import DigitsSource, UnlearningDataModule
 from retrace_pl.models import DCGAN
 from retrace_pl.models.base import ImageClassifier
-from retrace_pl.tasks import ClassifierTask, GeneratorTask
+from retrace_pl.tasks import ClassifierTask, GeneratorTask, UnlearningTask
+from retrace_pl.unlearning import NegativeGradient
 
 TOLERANCE = 1e-4
 """Relative, of losses and weights: single precision, in which the order of sums differs."""
@@ -106,6 +107,26 @@ def test_bf16_trains_on_two_processes(data):
     found, _ = classifier(data, 2, 50, precision="bf16-mixed")
     one, _ = classifier(data, 1, 100)
     assert found["train/loss"] == pytest.approx(one["train/loss"], rel=0.02)  # 8 bits of mantissa
+
+
+def unlearned(data, processes, method, epochs=1, **options):
+    torch.manual_seed(1)
+    model = Plain(1, 10)
+    task = UnlearningTask(model, method, 10)
+    fit(task, data.unlearning_view(batch_size=method.batch_size), processes, epochs, **options)
+    return model
+
+
+def test_unlearning_with_unequal_sizes_ends_and_agrees(data):
+    # 270 records to retain and 30 to forget: the shorter stream starts over 8 times in one epoch
+    assert (len(data.split("retain")), len(data.split("forget"))) == (269, 31)
+    one = unlearned(data, 1, NegativeGradient(epochs=1, lr=0.01, batch_size=30))
+    two = unlearned(data, 2, NegativeGradient(epochs=1, lr=0.01, batch_size=15))
+    before = torch.cat([value.flatten() for value in unlearned(data, 1, NegativeGradient(lr=1e-12)).parameters()])
+    moved = (torch.cat([value.flatten() for value in one.parameters()]) - before).norm()
+    apart = torch.cat([(a - b).flatten() for a, b in zip(one.parameters(), two.parameters(), strict=True)]).norm()
+    # Two processes start the 31 records over after 32, one after 31: the batches are not the same ones throughout.
+    assert apart < 0.1 * moved
 
 
 @pytest.mark.slow
