@@ -40,3 +40,29 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("RETRACE_SHARED_DATA does not point to a folder with the larger real data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def write_news():
+    """Writes a labelled text data set as parquet files: ``write_news(folder, train=400, test=60)``.
+
+    Its four topics share no word, and no two texts are equal.
+    """
+    import numpy as np
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    topics = ("World", "Sports", "Business", "Sci/Tech")
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(topics))})
+
+    def write(folder, **counts):
+        folder.mkdir(exist_ok=True)
+        for seed, (name, count) in enumerate(counts.items()):
+            random = np.random.default_rng(seed)
+            labels = np.arange(count) % len(topics)
+            words = [[f"{topic.lower()[:4]}{index}" for index in range(12)] for topic in topics]
+            found = [" ".join(random.choice(words[label], size=8)) + f" {seed}{n}" for n, label in enumerate(labels)]
+            content = {"text": found, "label": labels.tolist()}
+            Dataset.from_dict(content, features).to_parquet(folder / f"{name}.parquet")
+        return folder
+
+    return write

@@ -2,14 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
 
 from retrace_pl.cli import main
 from retrace_pl.pipeline.parsing import parse
 
-CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SIZES = {"train": 160, "public": 96, "evaluator": 96, "test": 48}
 ARENA = """\
 name: Texts
@@ -25,17 +22,9 @@ overrides:
 
 
 @pytest.fixture
-def text_arena(tmp_path):
+def text_arena(tmp_path, write_news):
     """The miniature audit of news, shrunk, on a data set of its own."""
-    folder = tmp_path / "news"
-    folder.mkdir()
-    for seed, (name, count) in enumerate((("train", 400), ("test", 60))):
-        random = np.random.default_rng(seed)
-        labels = np.arange(count) % len(CLASSES)
-        words = [[f"{topic.lower()[:4]}{index}" for index in range(12)] for topic in CLASSES]
-        found = [" ".join(random.choice(words[label], size=8)) + f" {seed}{n}" for n, label in enumerate(labels)]
-        features = Features({"text": Value("string"), "label": ClassLabel(names=list(CLASSES))})
-        Dataset.from_dict({"text": found, "label": labels.tolist()}, features).to_parquet(folder / f"{name}.parquet")
+    folder = write_news(tmp_path / "news", train=400, test=60)
     data = "--data.init_args."
     options = [
         "--config=ag_news_tiny",

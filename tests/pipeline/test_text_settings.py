@@ -1,39 +1,26 @@
 """The miniature text audit on made-up texts: what is refused before anything is trained, and what its settings redo."""
 
-import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
 
 from retrace_pl.cli import main
 from retrace_pl.pipeline.config import STAGES
 from retrace_pl.pipeline.parsing import parse
 from retrace_pl.pipeline.runner import stage_keys
 
-CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SIZES = {"train": 60, "public": 40, "evaluator": 40, "test": 20}
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory):
+def options(tmp_path_factory, write_news):
     """Command-line settings that shrink the audit, on a data set of its own."""
-    folder = tmp_path_factory.mktemp("news")
-    for seed, (name, count) in enumerate((("train", 160), ("test", 40))):
-        random = np.random.default_rng(seed)
-        labels = np.arange(count) % len(CLASSES)
-        words = [[f"{topic.lower()[:4]}{index}" for index in range(12)] for topic in CLASSES]
-        found = [" ".join(random.choice(words[label], size=8)) + f" {seed}{n}" for n, label in enumerate(labels)]
-        features = Features({"text": Value("string"), "label": ClassLabel(names=list(CLASSES))})
-        Dataset.from_dict({"text": found, "label": labels.tolist()}, features).to_parquet(folder / f"{name}.parquet")
+    folder = write_news(tmp_path_factory.mktemp("news"), train=160, test=40)
     data = "--data.init_args."
     return [
         "--config=ag_news_tiny",
         f"{data}source.init_args.path={folder}",
         f"{data}tokenizer.init_args.vocab_size=320",
         f"{data}tokenizer.init_args.cache=null",
-        *(
-            f"{data}{name}_size={size}"
-            for name, size in (("train", 60), ("public", 40), ("evaluator", 40), ("test", 20))
-        ),
+        *(f"{data}{name}_size={size}" for name, size in SIZES.items()),
         f"{data}max_length=24",
         "--trainer.threads=1",
     ]
