@@ -1,6 +1,7 @@
 """What stands between the audit's settings and Lightning's Trainer."""
 
 import os
+import resource
 import tempfile
 
 import pytest
@@ -137,6 +138,19 @@ def test_checkpoints_are_written_beside_their_place(tmp_path, monkeypatch):
         with pytest.raises(Killed):
             WholeCheckpointIO().save_checkpoint({"a": torch.zeros(2)}, path)
     assert torch.equal(WholeCheckpointIO().load_checkpoint(path, weights_only=True)["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("room", [10, 1024, 100_000])
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_clear_error(tmp_path, room):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = {"weights": torch.ones(40_000), "names": ["a" * 50] * 50}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # the archive fails at its records, or when it is closed
+    try:
+        with pytest.raises(RunError, match=r"cannot write .*last\.ckpt: File too large"):
+            WholeCheckpointIO().save_checkpoint(content, tmp_path / "last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_gradients_are_clipped_where_it_is_set(tiny, monkeypatch, tmp_path):

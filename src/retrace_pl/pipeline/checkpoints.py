@@ -41,7 +41,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
             RunError: the folder cannot be written, or the disk is full.
         """
         with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # the archive cannot be closed because it could not be written
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
 
 
 def last_checkpoint(run: RunFolder, name: str, key: str) -> Path:
