@@ -6,11 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from retrace_pl.pipeline.config import TrainerSettings
+from retrace_pl.pipeline.evaluate_stage import evaluate
+from retrace_pl.pipeline.parsing import parse
+from retrace_pl.pipeline.runner import AuditRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -102,10 +108,9 @@ def test_a_whole_audit_under_torchrun_with_fsdp(torchrun, tiny, tmp_path):
     assert not (out / "answers").exists()
     # Judged again by one process: the same numbers, to the last digit.
     before = json.loads((out / "metrics.json").read_text())
-    (out / "stages" / "evaluate.json").unlink()
-    command = [sys.executable, "-m", "retrace_pl", "evaluate", *map(str, options), "--trainer.devices", "1", "--quiet"]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr[-3000:]
+    run = AuditRun.start(parse("evaluate", "", [*map(str, options), "--quiet"]))
+    run.config = replace(run.config, trainer=TrainerSettings(accelerator="cpu"))
+    evaluate(run)
     after = json.loads((out / "metrics.json").read_text())
     for values in (before, after):
         values.pop("seconds")

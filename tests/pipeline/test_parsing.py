@@ -8,6 +8,7 @@ from retrace_pl.audit import CONTROLS
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.parsing import config_folders, find_config, parse
+from retrace_pl.pipeline.processes import devices_here
 from retrace_pl.pipeline.runner import stage_keys
 
 AUDITS = sorted((config_folders()[0] / "audit").glob("*.yaml"))
@@ -71,8 +72,51 @@ def test_keys_change_from_the_stage_on_that_a_setting_belongs_to(tiny):
     base = stage_keys(parse("audit", "", ["--config", tiny]).settings)
     black = stage_keys(parse("audit", "", ["--config", tiny, "--access", "black"]).settings)
     assert [base[stage] == black[stage] for stage in base] == [True, True, True, False, False, False]
-    devices = stage_keys(parse("audit", "", ["--config", tiny, "--trainer.devices", "2"]).settings)
-    assert devices == base
+
+
+def test_keys_know_what_decides_the_batch_of_a_step_and_not_who_computes_it(tiny):
+    def keys(*options):
+        return stage_keys(parse("audit", "", ["--config", tiny, *options]).settings)
+
+    batches = [
+        keys(),
+        keys("--trainer.devices=2"),
+        keys("--trainer.devices=4"),
+        keys("--trainer.num_nodes=2"),
+        keys("--trainer.accumulate_grad_batches=2"),
+        keys("--trainer.devices=2", "--trainer.accumulate_grad_batches=2"),
+        keys("--trainer.devices=2", "--classifier.batch_size=16", "--generator.batch_size=16"),
+    ]
+    for stage in batches[0]:
+        assert len({found[stage] for found in batches}) == len(batches), stage
+    same = ("--trainer.devices=2", "--trainer.strategy=fsdp"), ("--trainer.devices=2", "--trainer.accelerator=gpu")
+    assert all(keys(*options) == batches[1] for options in same)
+    assert keys("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=ddp") == batches[0]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_all_devices_become_a_number_that_the_run_folder_keeps(tiny, monkeypatch, count):
+    monkeypatch.setattr("retrace_pl.pipeline.parsing.devices_here", {"auto": count}.__getitem__)
+    options = ["--config", tiny, "--trainer.accelerator=auto"]
+    everything, number = (parse("audit", "", [*options, f"--trainer.devices={n}"]) for n in (-1, count))
+    assert everything.config.trainer.devices == count
+    assert everything.text == number.text
+    assert stage_keys(everything.settings) == stage_keys(number.settings)
+
+
+def test_the_number_of_all_devices_is_that_of_the_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [devices_here(accelerator) for accelerator in ("auto", "gpu", "cuda")] == [3, 3, 3]
+
+
+def test_all_devices_of_a_machine_without_any_are_refused(tiny, capsys):
+    options = ["--config", tiny, "--trainer.devices=-1", "--trainer.accelerator=cpu"]
+    assert main(["audit", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "trainer.devices is -1" in error
+    assert "say how many processes" in error
 
 
 @pytest.mark.parametrize(
@@ -84,6 +128,7 @@ def test_keys_change_from_the_stage_on_that_a_setting_belongs_to(tiny):
         (["--unlearning", "os.system"], "--unlearning"),
         (["--searcher", "NoSuchSearcher"], "--searcher"),
         (["--queries", "many"], "--queries"),
+        (["--trainer.devices", "0"], "trainer.devices is 0"),
         (["--config", "missing.yaml"], "--config missing.yaml"),
         (["--audit.controls", "[idenity]"], "idenity"),
         (["--data.forget_class", "12"], "12"),

@@ -1,5 +1,7 @@
 """What stands behind `trainer.strategy`, `trainer.compile` and `trainer.sync_batchnorm`."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
@@ -67,6 +69,10 @@ def test_a_compiled_network_computes_the_same():
 
 
 def test_keys_name_only_what_was_asked_for():
-    trainer = {"precision": "32-true", "accumulate_grad_batches": 1, "compile": False, "sync_batchnorm": False}
-    assert arithmetic(trainer) == {"precision": "32-true", "accumulate_grad_batches": 1}
-    assert arithmetic(trainer | {"compile": True})["compile"]
+    assert arithmetic(asdict(TrainerSettings())) == {"precision": "32-true", "accumulate_grad_batches": 1}
+    assert arithmetic(asdict(TrainerSettings(compile=True, devices=2))) == {
+        "precision": "32-true",
+        "accumulate_grad_batches": 1,
+        "compile": True,
+        "devices": 2,
+    }

@@ -170,7 +170,7 @@ class TrainerSettings:
 
     Args:
         accelerator: `auto`, `cpu`, `gpu` or `mps`.
-        devices: number of devices that training and evaluation use, on each machine; -1 for all. Every device gets
+        devices: number of devices that training and evaluation use, on each machine; -1 for all GPUs. Every device gets
             batches of its own, so the batch of a step is that many times as large as `batch_size`.
         strategy: how they share the work: `ddp`, `fsdp` (which spreads the classifiers' parameters as well), or another
             strategy of Lightning's.
@@ -200,6 +200,8 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         _at_least_one("trainer.", self, "num_nodes", "accumulate_grad_batches", "threads")
+        if self.devices < 1 and self.devices != -1:
+            raise InputError(f"trainer.devices is {self.devices}; set it to 1 or more, or to -1 for all GPUs")
         if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
             raise InputError(f"trainer.gradient_clip_val is {self.gradient_clip_val}; set it above 0, or leave it out")
 

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.config import AuditConfig
+from retrace_pl.pipeline.processes import devices_here
 
 MAX_MESSAGE = 600
 
@@ -124,6 +125,8 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
         values = parser.parse_args(resolved)
         options = {name: values.pop(name) for name in ("output", "cache", "jobs", "quiet", "json")}
         values.pop("config", None)
+        if values.trainer.devices == -1:  # a number decides whether a run can go on here, so the run is told it
+            values.trainer.devices = devices_here(values.trainer.accelerator)
         text = parser.dump(values, skip_validation=True)
         settings = _without_origins(values.clone().as_dict())
         instances = parser.instantiate(values)

@@ -79,8 +79,6 @@ def check_launch(settings: TrainerSettings) -> None:
             "srun started several processes in a job with the name of an interactive shell, which Lightning overlooks; "
             "give it another one with --job-name"
         )
-    if settings.devices == -1:
-        return
     nodes = found.size // found.per_node
     if (settings.devices, settings.num_nodes) != (found.per_node, nodes):
         raise InputError(
@@ -88,6 +86,30 @@ def check_launch(settings: TrainerSettings) -> None:
             f"{settings.devices} and trainer.num_nodes is {settings.num_nodes}; add --trainer.devices "
             f"{found.per_node} --trainer.num_nodes {nodes}"
         )
+
+
+def devices_here(accelerator: str) -> int:
+    """How many devices `trainer.devices -1` stands for: all of this machine, or as many as a launcher started.
+
+    Args:
+        accelerator: the setting `trainer.accelerator`.
+
+    Raises:
+        InputError: CPUs are asked for, of which there is no natural number.
+    """
+    found = launched()
+    if found is not None:
+        return found.per_node
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return 1
+    raise InputError(
+        f"trainer.devices is -1, all of them, but there is no GPU (trainer.accelerator {accelerator}); "
+        "say how many processes are to share the CPU"
+    )
 
 
 def refuse_launch(command: str) -> None:

@@ -121,7 +121,8 @@ def is_rank_zero() -> bool:
 def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     """Hash per stage of its settings and of the user's own classes that they name.
 
-    Devices and strategies are left out because they do not change what is computed.
+    What decides the batch of a training step is among them: `batch_size`, the number of processes that share it, and
+    `accumulate_grad_batches`. The kind of device and the strategy are left out: they change the last digits alone.
     """
 
     def part(*names: str) -> dict[str, Any]:
@@ -156,6 +157,8 @@ def arithmetic(trainer: Mapping[str, Any]) -> dict[str, Any]:
         trainer: the settings of the section `trainer`.
     """
     found = {name: trainer[name] for name in ("precision", "accumulate_grad_batches")}
+    # Each device has batches of its own. One device is what earlier versions meant by saying nothing.
+    found |= {name: trainer[name] for name in ("devices", "num_nodes") if trainer[name] != 1}
     optional = ("gradient_clip_val", "sync_batchnorm", "compile")
     return found | {name: trainer[name] for name in optional if trainer.get(name)}
 
