@@ -2,9 +2,10 @@
 
 Fashion-MNIST, one class deleted, public set and generator without it, black-box access, an equal query budget for every
 searcher; see ``_fashion_setting``. Figures are of the 200 best candidates of each search, ``diverse_*`` of the attack's
-diverse selection of 200. ``sr_oracle``: share that the independent evaluator takes for the deleted class;
-``fid_oracle``: Frechet distance to the deleted records in its features; ``diversity``: mean pairwise squared distance,
-to be read beside the class's own; ``score_last``: mean score of the last 1,024 queries, where the searcher ended up.
+diverse selection of 200; where the score infers several classes, each has an equal share of both and of the budget.
+``sr_oracle``: share that the independent evaluator takes for the deleted class; ``fid_oracle``: Frechet distance to the
+deleted records in its features; ``diversity``: mean pairwise squared distance, to be read beside the class's own;
+``score_last``: mean score of the last 1,024 queries, where the searcher ended up.
 
 Every lever of the ablation is a searcher name. With ``--json`` an interrupted benchmark goes on where it stopped.
 """
@@ -26,6 +27,7 @@ import torch
 from _fashion_setting import CLASSES, UNLEARNERS, Setting, build
 from _presets import instantiate
 from retrace_pl.attacks import AttackContext, ReTrace
+from retrace_pl.attacks.by_class import ByClass, scorers_by_class
 from retrace_pl.envs import LatentSettings
 from retrace_pl.metrics import Diversity, FeatureFID, NearestMSE
 from retrace_pl.searchers import CEMSearcher, MixtureSearcher, RandomSearcher, SB3Searcher, Searcher
@@ -102,19 +104,20 @@ def measure(setting: Setting, scorer: TraceScorer, name: str, queries: int) -> d
         budget=queries,
         seed=setting.seed,
     )
+    core, search = context.core(), ByClass(make(), scorers_by_class(scorer))
     start = time.perf_counter()
-    found = ReTrace(make(), top_k=TOP_K).reconstruct(context)
+    pool = search.search(core, queries, setting.seed)
     seconds = time.perf_counter() - start
-    assert found.pool is not None
-    best = found.pool.top_k(TOP_K, setting.seed)
-    diverse = judge(setting, found.inputs)
+    best = search.select(pool, TOP_K, lambda part, k: part.top_k(k, setting.seed))
+    attack = ReTrace(top_k=TOP_K)
+    diverse = search.select(pool, TOP_K, lambda part, k: attack.choose(core, part, k, setting.seed))
     return {
         "inferred": list(scorer.classes) if isinstance(scorer, DirectionalScorer) else None,
         "public_queries": len(setting.public),
-        "score_top64": found.pool.top_mean(64),
-        "score_last": float(found.pool.scores[-1024:].mean()),
-        **judge(setting, context.core().generate(found.pool.latents[best])),
-        **{f"diverse_{key}": value for key, value in diverse.items()},
+        "score_top64": pool.top_mean(64),
+        "score_last": float(pool.scores[-1024:].mean()),
+        **judge(setting, core.generate(pool.latents[best])),
+        **{f"diverse_{key}": value for key, value in judge(setting, core.generate(pool.latents[diverse])).items()},
         "seconds": seconds,
     }
 

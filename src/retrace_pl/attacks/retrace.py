@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from retrace_pl.attacks.base import Attack, AttackContext, Reconstruction
+from retrace_pl.attacks.by_class import ByClass, scorers_by_class
 from retrace_pl.attacks.selection import (
     Selection,
     assemble,
@@ -15,7 +16,7 @@ from retrace_pl.attacks.selection import (
     select_distribution,
     select_instance,
 )
-from retrace_pl.envs import LatentCore, random_stream
+from retrace_pl.envs import CandidatePool, LatentCore, random_stream
 from retrace_pl.errors import InputError, NotApplicable
 from retrace_pl.searchers import Searcher
 
@@ -27,6 +28,8 @@ class ReTrace(Attack):
 
     Source: ReTrace (ICLR 2026). Instance level: the best candidate, optionally refined by a local search. Distribution
     level: the best ``top_k``, by default chosen to differ from each other. Refinement queries are part of the budget.
+    A directional score of several deleted classes is searched for each of them, with equal shares of the budget and of
+    the reconstruction, whose candidates then alternate between the classes.
 
     Args:
         searcher: Who searches; the context's searcher where none is given.
@@ -95,21 +98,29 @@ class ReTrace(Attack):
                 "attack.refinement_steps"
             )
         core = context.core()
-        searcher.search(core, context.budget - refinement, context.seed, context.observer)
-        rows = select_distribution(
-            core,
-            self.top_k,
-            self.selection,
-            context.seed,
-            tolerance=self.tolerance,
-            max_candidates=self.oversampling * self.top_k,
-        )
-        extra = self._refine(core, context.budget, context.seed) if refinement else None
+        search = ByClass(searcher, scorers_by_class(context.scorer))
+        search.search(core, context.budget - refinement, context.seed, context.observer)
+        rows = search.select(core.pool, self.top_k, lambda pool, k: self.choose(core, pool, k, context.seed))
+        extra = self._refine(core, search, context.budget, context.seed) if refinement else None
         result = assemble(core, rows, context.seed, extra=extra)
         result.policy = searcher.policy_state()
         return result
 
-    def _refine(self, core: LatentCore, budget: int, seed: int) -> tuple[Tensor, float]:
+    def choose(self, core: LatentCore, pool: CandidatePool, k: int, seed: int) -> Tensor:
+        """Row numbers ``[k]`` of a pool's candidates that this attack would take for the deleted distribution.
+
+        Args:
+            core: Makes inputs of the pool's latents, to tell how much they differ.
+            pool: Where to choose.
+            k: How many; the pool where it holds fewer.
+            seed: Decides among equal scores.
+        """
+        most = self.oversampling * k
+        return select_distribution(
+            core, k, self.selection, seed, tolerance=self.tolerance, max_candidates=most, pool=pool
+        )
+
+    def _refine(self, core: LatentCore, search: ByClass, budget: int, seed: int) -> tuple[Tensor, float]:
         """Local search around the best candidate, under the same access and counted in the same budget.
 
         A round keeps its best candidate only where that raises the score, so a saturated instance stays as it is.
@@ -117,6 +128,7 @@ class ReTrace(Attack):
         row = select_instance(core, core.pool, seed)
         latent, score = core.pool.latents[row : row + 1].clone(), float(core.pool.scores[row])
         random = random_stream(seed, "refinement")
+        core.scorer = search.scorer_of(row)
         core.extend(budget)
         for step in range(self.refinement_steps):
             std = self.refinement_std * 0.5 ** (4 * step / self.refinement_steps)

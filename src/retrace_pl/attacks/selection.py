@@ -56,6 +56,7 @@ def select_distribution(
     *,
     tolerance: float = 0.01,
     max_candidates: int = 512,
+    pool: CandidatePool | None = None,
 ) -> Tensor:
     """Rows of the candidates that stand for the deleted distribution, int64 ``[k]``.
 
@@ -68,12 +69,12 @@ def select_distribution(
         seed: Decides among equal scores.
         tolerance: Score that a diverse selection may give up.
         max_candidates: Number of candidates that a diverse selection chooses from, at most.
+        pool: Where to choose; all candidates of the search by default.
     """
+    pool = core.pool if pool is None else pool
     if selection == "top":
-        return core.pool.top_k(top_k, seed)
-    return core.pool.diverse_top_k(
-        top_k, seed, features=core.points, tolerance=tolerance, max_candidates=max_candidates
-    )
+        return pool.top_k(top_k, seed)
+    return pool.diverse_top_k(top_k, seed, features=core.points, tolerance=tolerance, max_candidates=max_candidates)
 
 
 def assemble(core: LatentCore, rows: Tensor, seed: int, *, extra: tuple[Tensor, float] | None = None) -> Reconstruction:

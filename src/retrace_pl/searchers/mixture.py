@@ -43,8 +43,12 @@ class MixtureSearcher(Searcher):
             own = seed if place == 0 else int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
             core.extend(end)
             core.seed(own)
+            self._enter(core, place)
             searcher._search(core, end, own, observer)
         core.extend(budget)
+
+    def _enter(self, core: LatentCore, place: int) -> None:
+        """What has to be done before the search of this place begins; nothing here."""
 
     def policy_state(self) -> PolicyState | None:
         """The policy of the last searcher; ``None`` where it has none."""

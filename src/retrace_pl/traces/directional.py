@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, get_args
 
@@ -130,9 +131,10 @@ class DirectionalScorer(TraceScorer):
 
     Which class: `fit` infers it from the public inputs (`infer_classes`). Of several deleted classes each input is
     measured against the one that f+ finds most probable in it, so that an input between two of them is worth less than
-    one of either; the sum over the classes would not tell them apart. Where not even one class stands out (identical
-    models), and for deleted single records, the label is the original model's own, y^ = argmax f+(x). For records this
-    is as far as a direction goes: no class was deleted, and only the sign of the gap is left of it.
+    one of either; the sum over the classes would not tell them apart. A search of this score may end at one class
+    alone, so that attacks search for each of them by itself (`by_class`). Where not even one class stands out
+    (identical models), and for deleted single records, the label is the original model's own, y^ = argmax f+(x). For
+    records this is as far as a direction goes: no class was deleted, and only the sign of the gap is left of it.
 
     The inference shows every public input to both models once, as a fitted normaliser does. These public queries are
     not part of a search's budget; `public_queries` counts them.
@@ -186,6 +188,21 @@ class DirectionalScorer(TraceScorer):
         self._require_fit()
         assert self._classes is not None
         return self._classes
+
+    def by_class(self) -> tuple[DirectionalScorer, ...]:
+        """One scorer for each deleted class, most likely first; this one alone where there is none to speak of.
+
+        Raises:
+            RunError: `fit` was not called.
+        """
+        if len(self.classes) < 2:
+            return (self,)
+        parts = []
+        for label in self.classes:
+            part = copy(self)
+            part._classes = (label,)
+            parts.append(part)
+        return tuple(parts)
 
     def fit(self, public: Any) -> None:
         """Infer the deleted classes from public inputs, unless they are known; one query per public input.
