@@ -88,6 +88,21 @@ def test_torch_export_of_one_batch_size_takes_any(opener, tmp_path, models, batc
         torch.testing.assert_close(module(batch[:count]), models["original"](batch[:count]), rtol=1e-5, atol=1e-6)
 
 
+def test_torch_export_with_infinite_constants(opener, tmp_path, batch):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(256, 10)
+
+        def forward(self, x):
+            scores = self.head(x.flatten(1))
+            weights = scores.masked_fill(scores < 0, float("-inf")).softmax(1).nan_to_num(float("nan"))
+            return scores * weights.clamp(0.0, float("inf"))
+
+    model = Masked().eval()
+    assert torch.equal(opener(export(model, tmp_path / "masked.pt2")).module(batch), model(batch))
+
+
 def test_torch_export_shares_tied_weights(opener, tmp_path, batch):
     class Tied(nn.Module):
         def __init__(self):

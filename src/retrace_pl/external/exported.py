@@ -62,7 +62,7 @@ _PYTHON = {
         "getitem",
     )
 }  # arithmetic of sizes
-_PLAIN = frozenset({"as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string"})
+_PLAIN = frozenset({"as_int", "as_ints", "as_bool", "as_bools", "as_string"})
 _ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
 _NO_OPERATOR = frozenset({"save", "load", "from_file", "warn", "_print"})
 
@@ -233,6 +233,8 @@ class _Reader:
             return value
         converters: dict[str, Callable[[Any], Any]] = {
             "as_none": lambda _: None,
+            "as_float": float,  # infinity and NaN are texts in JSON
+            "as_floats": lambda values: [float(value) for value in values],
             "as_tensor": lambda tensor: Name(tensor["name"]),
             "as_tensors": lambda tensors: [Name(tensor["name"]) for tensor in tensors],
             "as_optional_tensor": self._optional,
@@ -264,7 +266,7 @@ class _Reader:
     @staticmethod
     def _symbol(symbol: Mapping[str, Any]) -> Any:
         ((kind, value),) = symbol.items()
-        return Name(value) if kind == "as_name" else value
+        return Name(value) if kind == "as_name" else float(value) if kind == "as_float" else value
 
     def _layout(self, code: int) -> torch.layout:
         if code != _STRIDED:
