@@ -21,6 +21,26 @@ def test_bare_name_finds_the_packaged_file_and_a_path_wins(tmp_path, monkeypatch
     assert find_config("digits") == Path("digits")
 
 
+@pytest.mark.parametrize("written", [["--searcher", "ppo_mixture"], ["--searcher=ppo_mixture"]])
+def test_packaged_parts_have_bare_names(written, tiny, tmp_path, monkeypatch):
+    request = parse("audit", "", ["--config", str(tiny), *written])
+    assert request.settings["searcher"]["class_path"].endswith("MixtureSearcher")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ppo_mixture").write_text("class_path: RandomSearcher\n")  # the user's own goes first
+    own = parse("audit", "", ["--config", str(tiny), *written])
+    assert own.settings["searcher"]["class_path"].endswith("RandomSearcher")
+
+
+def test_bare_names_reach_into_folders_and_nested_settings(tiny):
+    options = ["--unlearning", "digits/salun", "--classifier.model", "resnet8", "--attack", "max_diff"]
+    settings = parse("audit", "", ["--config", str(tiny), *options]).settings
+    assert settings["unlearning"]["class_path"].endswith("SalUn")
+    assert settings["classifier"]["model"]["class_path"].endswith("ResNetCIFAR")
+    assert settings["attack"]["class_path"].endswith("MaxDiff")
+    with pytest.raises(InputError, match=r"--searcher nobody is .* packaged files are cem, cma_es, .*ppo_mixture"):
+        parse("audit", "", ["--config", str(tiny), "--searcher", "nobody"])
+
+
 def test_unknown_name_lists_what_there_is():
     with pytest.raises(InputError, match=r"--config nothing: .*packaged are: .*digits"):
         find_config("nothing")
@@ -155,14 +175,14 @@ def test_missing_configuration_says_what_to_do(capsys):
 @pytest.mark.parametrize(
     ("option", "name", "kind"),
     [
-        ("--unlearning", "salun", "unlearning"),
+        ("--unlearning", "digits/nothing", "unlearning"),
         ("--unlearning", "missing.yaml", "unlearning"),
         ("--searcher", "NoSuch", "searchers"),
         ("--classifier.model", "NoSuch", "models"),
     ],
 )
 def test_an_unknown_class_is_answered_with_the_command_that_lists_them(option, name, kind, tiny):
-    with pytest.raises(InputError, match=rf"^{option} {name} is neither .*`retrace list {kind}` prints the classes$"):
+    with pytest.raises(InputError, match=rf"^{option} {name} is neither .*`retrace list {kind}` prints the classes, packaged"):
         parse("audit", "", ["--config", tiny, option, name])
 
 

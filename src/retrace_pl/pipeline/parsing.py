@@ -33,6 +33,9 @@ LISTED = {"data": "data", "source": "data", "model": "models", "unlearning": "un
 }
 """Setting -> what `retrace list` calls the classes it takes."""
 
+PACKAGED = {"data": "data", "model": "model", "unlearning": "unlearning", "searcher": "searcher", "attack": "attack"}
+"""Last part of a setting's name -> folder of the packaged files that it may be given by their bare name."""
+
 # A configuration may come from a stranger: jsonargparse's list of dangerous modules is enforced for class paths, only
 # subclasses of what a setting expects are built, and `Any` values stay plain values.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
@@ -121,6 +124,7 @@ def parse(command: str, description: str, arguments: list[str]) -> Request:
     """
     parser = make_parser(command, description)
     resolved, files = locate_configs(command, arguments)
+    resolved = [*locate_parts(resolved)]
     try:
         values = parser.parse_args(resolved)
         options = {name: values.pop(name) for name in ("output", "cache", "jobs", "quiet", "json")}
@@ -192,6 +196,32 @@ def _with_paths(arguments: list[str], found: dict[str, Path]) -> Iterator[str]:
             yield argument
 
 
+def locate_parts(arguments: list[str]) -> Iterator[str]:
+    """Replaces the bare names of packaged parts, such as `--searcher ppo_mixture`, by the paths of their files.
+
+    A file of that name in the working folder goes first; what is no packaged part stays as it is (a class, or an error
+    that the parser explains).
+
+    Args:
+        arguments: the options after the command.
+    """
+    previous = ""
+    for argument in arguments:
+        setting, given, name = argument.partition("=") if argument.startswith("--") else (previous, "", argument)
+        kind = PACKAGED.get(setting.lstrip("-").rpartition(".")[2]) if setting.startswith("--") else None
+        path = _packaged_part(kind, name) if kind and name else None
+        yield argument if path is None else f"{setting}={path}" if given else str(path)
+        previous = argument
+
+
+def _packaged_part(kind: str, name: str) -> Path | None:
+    """The packaged file `KIND/NAME.yaml`; None where the working folder has a file of that name, or nobody has."""
+    if Path(name).is_file() or not re.fullmatch(r"\w+(/\w+)?", name):
+        return None
+    files = (folder / kind / f"{name}.yaml" for folder in config_folders())
+    return next((file for file in files if file.is_file()), None)
+
+
 def read_mapping(path: Path, where: str) -> dict[str, Any]:
     """Reads a YAML file that must hold settings.
 
@@ -213,8 +243,11 @@ def read_mapping(path: Path, where: str) -> dict[str, Any]:
 
 def _kind_of(setting: str) -> str:
     """How to find the classes that a setting takes."""
-    kind = LISTED.get(setting.rpartition(".")[2].lstrip("-"))
-    return f"`retrace list {kind}` prints the classes" if kind else "give one of them by its path"
+    name = setting.rpartition(".")[2].lstrip("-")
+    words = f"`retrace list {LISTED[name]}` prints the classes" if name in LISTED else "give one of them by its path"
+    folders = [folder / PACKAGED[name] for folder in config_folders()] if name in PACKAGED else []
+    files = dict.fromkeys(file.stem for folder in folders for file in sorted(folder.glob("*.yaml")))
+    return f"{words}, packaged files are {', '.join(files)}" if files else words
 
 
 def one_line(error: BaseException) -> str:
