@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[8], help="deleted classes of Fashion-MNIST")
     parser.add_argument("--unlearners", nargs="+", choices=UNLEARNERS, default=None)
     parser.add_argument("--seeds", type=int, default=None, help="number of seeds (5; with --quick 2)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the lowest of them (0)")
     parser.add_argument("--queries", type=int, default=None, help="query budget (20480; with --quick 4096)")
     parser.add_argument("--access", choices=("black", "gray", "white"), default="black")
     parser.add_argument("--tail", choices=("open", "clip"), default="open", help="upper end of the score's scale")
@@ -239,7 +240,8 @@ def main() -> None:
     unlearners = arguments.unlearners or (UNLEARNERS[:1] if quick else UNLEARNERS)
     queries = arguments.queries or (4096 if quick else 20480)
     result = stored(arguments.json)
-    for data, seed in product(arguments.data, range(arguments.seeds or (2 if quick else 5))):
+    seeds = range(arguments.first_seed, arguments.first_seed + (arguments.seeds or (2 if quick else 5)))
+    for data, seed in product(arguments.data, seeds):
         for deleted_class in [digits.DELETED_CLASS] if data == "digits" else arguments.classes:
             cells = [
                 dict(zip(KEYS, (data, deleted_class, seed, *rest, queries, name), strict=True))
