@@ -52,7 +52,7 @@ def make_metrics():
     counts = {str(digit): 60 for digit in range(10)}
     return {
         "schema": 1,
-        "name": "Digits, class 3, negative gradient",
+        "name": "Digits, negative gradient",
         "verdict": "leak",
         "verdict_reason": "Candidates found through the two models are recognised as deleted data by the independent "
         "evaluator more often than the generator's own samples (+87 percentage points, 95% interval +79 to +94); "

@@ -60,7 +60,7 @@ def report(folder):
 def test_contents_come_in_order(full):
     _, page = full
     wanted = [
-        "Digits, class 3, negative gradient",
+        "Digits, negative gradient: class 3 deleted",
         "What was deleted, and what the auditor saw",
         "What came back",
         "How much of it is a leak",

@@ -80,7 +80,7 @@ def _context(run: RunData) -> dict[str, Any]:
     names, split_rows = split_table(run)
     return {
         "run": run,
-        "title": str(run.get("name") or "Audit"),
+        "title": run.title,
         "verdict": _STYLES.get(verdict, verdict if verdict in VERDICTS else "invalid"),
         "verdict_word": word,
         "verdict_symbol": symbol,

@@ -85,7 +85,7 @@ def _strip(figure: Figure, run: RunData, reason: str, size: tuple[float, float])
     figure.add_artist(Rectangle((0, bottom), 0.008, 1 - bottom, facecolor=ink, transform=figure.transFigure))
     word = VERDICTS.get(verdict, (verdict, ""))[0]
     left = 0.22 / _WIDTH
-    name = textwrap.shorten(str(run.get("name") or "Audit"), 70)
+    name = textwrap.shorten(run.title, 70)
     figure.text(
         left, 1 - 0.1 / height, f"{word}: {name}", va="top", size=11, weight="bold", color=ink, parse_math=False
     )

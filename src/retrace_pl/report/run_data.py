@@ -74,6 +74,17 @@ class RunData:
         return glossary_of(self.metrics)
 
     @property
+    def title(self) -> str:
+        """The audit's name and what was deleted, as far as the run knows it; not escaped."""
+        name, setting = str(self.metrics.get("name") or "Audit"), self.metrics.get("setting") or {}
+        classes, count = [str(label) for label in setting.get("deleted_classes") or []], setting.get("deleted_records")
+        if classes and setting.get("deletion") == "class":
+            last = f" and {classes[-1]}" if len(classes) > 1 else ""
+            named = ", ".join(classes[:-1] if last else classes) + last
+            return f"{name}: {'classes' if last else 'class'} {named} deleted"
+        return f"{name}: {count} record{'' if count == 1 else 's'} deleted" if count else name
+
+    @property
     def verdict(self) -> str:
         """`leak`, `no_evidence` or `invalid`; `metrics["verdict_reason"]` says why."""
         return str(self.metrics["verdict"])
