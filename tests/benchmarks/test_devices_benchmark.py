@@ -62,7 +62,7 @@ def test_the_device_benchmark_on_a_gpu(load, monkeypatch, tmp_path):
 
 
 def row_of(**values):
-    same = {"seed": 0, "part": "classifier", "quantity": "test loss", "other_seed": 0.9}
+    same = {"seed": 0, "part": "classifier", "quantity": "test loss", "reordered": 1.5, "other_seed": 0.9}
     return same | values
 
 
@@ -75,9 +75,39 @@ def test_agreement_is_judged_by_its_tolerance(load):
     assert not agreement.holds(row_of(one=0.1, two=0.1 + 1e-16 * 2, tolerance=0.0))
     assert agreement.holds(row_of(one=1.0, two=2.0, tolerance=None)) is None
     shown = agreement.table([close, far, row_of(one=1.0, two=2.0, tolerance=None, other_seed=None)])
-    assert "| classifier | test loss | 0 | 2 | 2.0001 | 0.9 | 0.0001 | yes |" in shown
+    assert "| classifier | test loss | 0 | 2 | 2.0001 | 1.5 | 0.9 | 0.0001 | yes |" in shown
     assert "**no**" in shown
-    assert "| 1 | 2 | - | none | - |" in shown
+    assert "| 1 | 2 | 1.5 | - | none | - |" in shown
+
+
+def test_agreement_is_told_in_words_with_the_largest_differences(load):
+    parts = ("classifier", "classifier, double precision", "unlearning", "unlearning, double precision")
+    rows = [
+        row_of(part=part, quantity="weights", two=10.0 ** -(number + seed), reordered=0.5 - seed)
+        for number, part in enumerate(parts, start=3)
+        for seed in (0, 1)
+    ]
+    text = load("agreement").reading([*rows, row_of(part="classifier", two=9.0)])
+    for figure in (
+        "1e-04 in double precision. In",
+        "at most 1e-03; changing",
+        "up to 5e-01",
+        "(1e-06 in double",
+        "1e-05 in single",
+    ):
+        assert figure in text
+
+
+def test_reordering_a_batch_changes_no_loss(load):
+    agreement = load("agreement")
+    model = agreement.without_batch_norm(agreement.SmallCNN(1, 10, width=8)).double()
+    images, labels = torch.rand(8, 1, 16, 16, dtype=torch.float64), torch.arange(8)
+    losses = []
+    for kind in (agreement.ClassifierTask, agreement.Reordered):
+        task = kind(model, 10)
+        task.log = task.log_dict = lambda *_, **__: None
+        losses.append(task.training_step((images, labels), 0))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-12, atol=0)
 
 
 def test_group_normalisation_takes_the_place_of_every_batch_norm(load):
