@@ -13,6 +13,7 @@ from retrace_pl.errors import RunError
 from retrace_pl.files import read_json, write_json, write_tensors
 from retrace_pl.pipeline.artefacts import TRACE_WEIGHTS
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
+from retrace_pl.pipeline.config import TraceSettings
 from retrace_pl.pipeline.control_models import inapplicable_controls
 from retrace_pl.pipeline.evidence import gather_evidence
 from retrace_pl.pipeline.judge import Judge
@@ -29,7 +30,9 @@ from retrace_pl.pipeline.search_plan import AUDITED
 from retrace_pl.pipeline.shadow import describe_shadow
 from retrace_pl.pipeline.train_stages import ORIGINAL, UNLEARNED
 from retrace_pl.report.progress import counted, steps
+from retrace_pl.searchers import MixtureSearcher
 from retrace_pl.tasks import heldout_floors, reconstruction_floors
+from retrace_pl.traces import SignedRange
 
 METRICS, EVALUATION, TEXTS = "metrics.json", "evaluation.safetensors", "texts.json"
 PACKAGES = (
@@ -167,7 +170,7 @@ def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:
         "attack": type(config.attack).__name__,
         "generator": run.settings["generator"]["model"]["class_path"].rpartition(".")[2],
         "classifier": run.settings["classifier"]["model"]["class_path"].rpartition(".")[2],
-        "normaliser": type(config.traces.normaliser).__name__,
+        "normaliser": _normaliser_name(config.traces),
         "sign": config.traces.sign,
         "signal": config.traces.signal,
         "signals": signals,
@@ -175,9 +178,16 @@ def _setting(run: AuditRun, signals: list[str]) -> dict[str, Any]:
     }
 
 
+def _normaliser_name(traces: TraceSettings) -> str:
+    """The directional score has a scale of its own, whatever the settings say."""
+    return SignedRange.__name__ if traces.signal == "directional" else type(traces.normaliser).__name__
+
+
 def _searcher_name(searcher: Any) -> str:
-    algorithm = getattr(searcher, "algorithm", None)
     kind = type(searcher).__name__
+    if isinstance(searcher, MixtureSearcher):
+        return f"{kind} ({', '.join(_searcher_name(member) for member in searcher.searchers)})"
+    algorithm = getattr(searcher, "algorithm", None)
     return f"{kind} ({algorithm.__name__})" if isinstance(algorithm, type) else kind
 
 
