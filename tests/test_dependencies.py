@@ -16,23 +16,23 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 
 KNOWN_BAD = {
-    "aiohttp": "<3.12.14",  # CVE-2025-53643: request smuggling
+    "aiohttp": "<3.13.4",  # CVE-2026-34525: several Host headers; CVE-2026-22815: unbounded trailers
     "datasets": "<4",  # runs scripts that come with a data set
-    "filelock": "<3.20.1",  # CVE-2025-68146: a race in making the lock
+    "filelock": "<3.20.3",  # CVE-2026-22701, CVE-2025-68146: races in making the lock
     "h11": "<0.16",  # CVE-2025-43859: request smuggling
     "jinja2": "<3.1.6",  # CVE-2025-27516: escape from the sandbox
-    "jsonargparse": "<4.53",  # imports what a configuration names, whatever it is
-    "lightning": "<2.6.6",  # 2.6.2 and 2.6.3 were malicious; two holes in load_from_checkpoint
+    "jsonargparse": "<4.53",  # imports what a configuration names: the denylist of import paths came with 4.53
+    "lightning": "<2.6.6",  # CVE-2026-58659: code execution in load_from_checkpoint; 2.6.2 and 2.6.3 were malicious
     "pytorch-lightning": "<2.6.6",  # the same under its other name
-    "pillow": "<11.3",  # CVE-2025-48379: buffer overflow
-    "protobuf": "<6.31.1",  # CVE-2025-4565: unbounded recursion
-    "requests": "<2.32.4",  # CVE-2024-47081: credentials of .netrc sent elsewhere
-    "torch": "<2.6",  # CVE-2025-32434: code execution in spite of weights_only=True
-    "tornado": "<6.5",  # CVE-2025-47287: denial of service
-    "urllib3": "<2.5",  # CVE-2025-50181: redirects followed against the settings
-    "virtualenv": "<20.26.6",  # CVE-2024-53899: command injection in activation scripts
+    "pillow": "<12.3",  # PYSEC-2026-2253 to 2257; CVE-2026-25990: out-of-bounds write in reading PSD
+    "protobuf": "<6.33.5",  # CVE-2026-0994: unbounded recursion
+    "requests": "<2.33",  # CVE-2026-25645; CVE-2024-47081: credentials of .netrc sent elsewhere
+    "torch": "<2.10",  # CVE-2026-24747, CVE-2025-32434: code execution in spite of weights_only=True
+    "tornado": "<6.5.5",  # CVE-2026-31958: denial of service
+    "urllib3": "<2.6.3",  # CVE-2026-21441: decompression bombs in redirects
+    "virtualenv": "<20.36.1",  # CVE-2026-22702: races in making folders
 }
-"""Package -> versions not to be installed."""
+"""Package -> versions not to be installed, each looked up in public advisories in November 2026."""
 
 
 def pinned():
