@@ -289,8 +289,19 @@ def test_a_generator_of_another_size_is_refused_before_it_is_trained(run_copy, t
     assert "[1, 16, 16]" in said
 
 
-def test_a_classifier_that_ignores_its_input_makes_an_audit_invalid(tmp_path, tiny, toys):
-    options = ["--classifier.model", "toy_models.Constant", "--audit.repeats", "1", "--access", "black"]
+@pytest.mark.parametrize("section", ["classifier", "evaluator"])
+def test_a_classifier_that_ignores_its_input_is_named(section, tmp_path, tiny, toys, line):
+    options = [f"--{section}.model", "toy_models.Constant"]
+    assert main(command("audit", tiny, tmp_path / "run", *options)) == 1
+    said = line()
+    name = "original" if section == "classifier" else "evaluator"
+    assert f"training of {name} ended with the same scores for 32 different records" in said
+    assert f"see that {section}.model (Constant) uses its input, or lower its learning rate" in said
+    assert not (tmp_path / "run" / f"{name}.safetensors").exists()
+
+
+def test_a_classifier_that_learns_nothing_makes_an_audit_invalid(tmp_path, tiny):
+    options = ["--classifier.optimizer.lr", "1e-9", "--audit.repeats", "1", "--access", "black"]
     assert main(command("audit", tiny, tmp_path / "run", *options)) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["verdict"] == "invalid"

@@ -1,4 +1,4 @@
-"""What is checked of a freshly built model before any time is spent on it: two records through it."""
+"""What is checked of models: of a freshly built one that two records go through it, of a trained one that it looks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import torch
 from torch import nn
 
 from retrace_pl.data import AuditDataModule
-from retrace_pl.errors import InputError
+from retrace_pl.errors import InputError, RunError
 from retrace_pl.models import Generator
 from retrace_pl.models.behaviour import behaviour_of
 
-__all__ = ["check_classifier", "check_generator"]
+__all__ = ["check_classifier", "check_generator", "check_trained"]
 
 SHOWN = 2
 """Records that are tried out: the fewest with which a batch can be told from a single one."""
+
+COMPARED = 32
+"""Records that a trained classifier must not answer all alike."""
+
+ALIKE = 1e-6
+"""Differences of logits below this share of the largest one are those of rounding."""
 
 
 def check_classifier(model: nn.Module, data: AuditDataModule, setting: str) -> None:
@@ -47,6 +53,32 @@ def check_classifier(model: nn.Module, data: AuditDataModule, setting: str) -> N
         raise InputError(
             f"{setting}: {kind} returns {logits.shape[1]} logits a record, and the data has {data.num_classes} classes;"
             " build its last layer with the number of classes it is given"
+        )
+
+
+def check_trained(model: nn.Module, data: AuditDataModule, name: str, setting: str) -> None:
+    """Refuses a trained classifier that gives the same answer whatever it is shown; its mode stays as it was.
+
+    Args:
+        model: the model.
+        data: the audit's data.
+        name: name of the model, for messages.
+        setting: the setting that named its architecture, for messages.
+
+    Raises:
+        RunError: its logits are the same for different records.
+    """
+    records = data.split("test").subset(torch.arange(min(COMPARED, len(data.split("test"))))).inputs
+    behaviour = behaviour_of(model)
+    training = model.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        logits = behaviour.forward(model.eval(), behaviour.to(records, _device(model)))
+    model.train(training)
+    if len(logits) > 1 and float((logits - logits[:1]).abs().max()) <= ALIKE * float(logits.abs().max()):
+        raise RunError(
+            f"training of {name} ended with the same scores for {len(logits)} different records, so there is nothing "
+            f"to attack or to judge with; see that {setting} ({type(model).__name__}) uses its input, or lower its "
+            "learning rate"
         )
 
 

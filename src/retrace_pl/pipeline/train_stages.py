@@ -14,7 +14,7 @@ from retrace_pl.files import write_tensors
 from retrace_pl.models import Classifier, Generator
 from retrace_pl.pipeline.artefacts import classifier_artefact, generator_artefact, unlearned_artefact
 from retrace_pl.pipeline.config import ClassifierSettings
-from retrace_pl.pipeline.model_checks import check_classifier, check_generator
+from retrace_pl.pipeline.model_checks import check_classifier, check_generator, check_trained
 from retrace_pl.pipeline.processes import alone
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.runner import AuditRun
@@ -248,11 +248,15 @@ def fit_classifier(
 
     Returns:
         The trained model, on the device of the training.
+
+    Raises:
+        RunError: the training diverged, or the model gives the same answer whatever it is shown.
     """
     run.console.print(f"training {name}: {settings.epochs} epochs on the {split} split")
     model = build_classifier(run, settings, seed)
     whole = WholeWeights("model")
-    check_classifier(model, data, "evaluator.model" if settings is run.config.evaluator else "classifier.model")
+    setting = "evaluator.model" if settings is run.config.evaluator else "classifier.model"
+    check_classifier(model, data, setting)
     task = ClassifierTask(
         model,
         data.num_classes,
@@ -278,6 +282,8 @@ def fit_classifier(
     if whole.weights is not None:  # this process has only its share of the parameters
         model = build_classifier(run, settings, seed)
         model.load_state_dict(whole.weights)
+    check_finite(model, name)
+    check_trained(model, data, name, setting)
     return model
 
 
