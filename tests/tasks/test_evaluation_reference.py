@@ -12,7 +12,7 @@ from retrace_pl.data import DigitsSource, UnlearningDataModule
 from retrace_pl.errors import InputError
 from retrace_pl.metrics import ImageDomain, nearest_records
 from retrace_pl.models import Classifier
-from retrace_pl.tasks.evaluation import Reference, evaluate_candidates, reconstruction_floors
+from retrace_pl.tasks import Reference, evaluate_candidates, reconstruction_floors
 
 
 class ByBrightness(Classifier):

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from retrace_pl.tasks.base import BaseTask
+from retrace_pl.tasks.candidates import evaluate_candidates, heldout_floors
 from retrace_pl.tasks.classifier import ClassifierTask
 from retrace_pl.tasks.divergence import DivergenceGuard
-from retrace_pl.tasks.evaluation import (
-    EvaluationTask,
-    Reference,
-    Results,
-    ask_judges,
-    evaluate_candidates,
-    heldout_floors,
-    reconstruction_floors,
-)
+from retrace_pl.tasks.evaluation import EvaluationTask, Results, ask_judges
 from retrace_pl.tasks.generator import GeneratorTask
 from retrace_pl.tasks.generator_choice import GeneratorTrainingTask, generator_task
 from retrace_pl.tasks.quality import QUALITY_SPLITS, quality_of_answers, unlearning_quality
+from retrace_pl.tasks.reference import Reference, reconstruction_floors
 from retrace_pl.tasks.scoring import Answers, Scoring, score_together
 from retrace_pl.tasks.text_generator import TextGeneratorTask
 from retrace_pl.tasks.unlearning import UnlearningTask
