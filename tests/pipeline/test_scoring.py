@@ -7,7 +7,9 @@ from torch import nn
 from retrace_pl.cli import main
 from retrace_pl.errors import InputError
 from retrace_pl.pipeline.config import TraceSettings
-from retrace_pl.pipeline.scoring import build_scorer, describe_scorer
+from retrace_pl.pipeline.parsing import parse
+from retrace_pl.pipeline.runner import stage_keys
+from retrace_pl.pipeline.scoring import build_scorer, describe_scorer, trace_key, ways_to_run
 from retrace_pl.traces import DirectionalScorer, FixedQuantile, ModelPair, TraceScorer, TraceWeights
 
 
@@ -54,6 +56,35 @@ def test_every_score_says_what_it_measures():
 def test_a_directional_score_has_no_other_sign():
     with pytest.raises(InputError, match=r"traces\.sign"):
         TraceSettings(signal="directional", sign="paper_literal")
+
+
+def test_ways_to_run_the_models_are_those_of_a_pair():
+    settings = TraceSettings(memory_format="channels_last", autocast="bfloat16")
+    pair = ModelPair(nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1), **ways_to_run(settings))
+    assert (pair._execution.memory_format, pair._execution.autocast, pair._execution.compile) == (
+        "channels_last",
+        "bfloat16",
+        False,
+    )
+
+
+def test_a_way_that_rounds_has_results_of_its_own_and_the_default_those_of_earlier_versions(tiny, tmp_path):
+    def settings(*options):
+        return parse("audit", "", ["--config", tiny, "--output", str(tmp_path), *options]).settings
+
+    usual = settings()
+    earlier = usual | {
+        "traces": {name: value for name, value in usual["traces"].items() if name not in ("autocast", "compile")}
+    }
+    assert trace_key(usual["traces"]) == earlier["traces"]
+    assert stage_keys(usual) == stage_keys(earlier)
+    for options in (("--traces.autocast", "bfloat16"), ("--traces.compile", "true")):
+        changed = stage_keys(settings(*options))
+        assert [stage for stage, key in stage_keys(usual).items() if key != changed[stage]] == [
+            "attack",
+            "evaluate",
+            "report",
+        ]
 
 
 def test_an_audit_with_the_directional_score(tiny, tmp_path, capsys):

@@ -17,6 +17,7 @@ from retrace_pl.data import AuditDataModule
 from retrace_pl.pipeline.cache import Artefact, file_hash
 from retrace_pl.pipeline.code import LIBRARIES, code_hashes
 from retrace_pl.pipeline.runner import ARTEFACT_VERSION, AuditRun, arithmetic
+from retrace_pl.pipeline.scoring import trace_key
 from retrace_pl.pipeline.training import torch_device
 
 TRACE_WEIGHTS = "trace_weights.json"
@@ -98,6 +99,7 @@ def search_inputs(run: AuditRun, original: Path, generator: Path, attack: Any = 
     """
     names = ("access", "queries", "traces", "latent", "attack")
     settings = {name: run.settings[name] for name in names}
+    settings["traces"] = trace_key(settings["traces"])
     if attack is not None:
         settings["attack"] = attack
     architectures = {name: run.settings[name]["model"] for name in ("classifier", "generator")}

@@ -18,6 +18,7 @@ from retrace_pl.models import Classifier, Generator
 from retrace_pl.searchers import Searcher
 from retrace_pl.tasks.generator_choice import check_task_settings, generator_class
 from retrace_pl.traces import FixedQuantile, Normaliser, TraceWeights
+from retrace_pl.traces.execution import Autocast, MemoryFormat
 from retrace_pl.unlearning import UnlearningMethod
 
 STAGES = ("pretrain", "generator", "unlearn", "attack", "evaluate", "report")
@@ -109,6 +110,9 @@ class TraceSettings:
         batch_size: candidates scored in one forward pass.
         memory_format: `channels_last` runs small convolutional models up to twice as fast on a CPU; probabilities agree
             with those of `contiguous` to 1e-5.
+        autocast: `bfloat16` or `float16` runs the models' matrix products and convolutions in it; the first batch is
+            also run without, and probabilities that differ by more than 0.05 or 0.01 stop the run.
+        compile: run both models through `torch.compile`, which takes up to minutes first; checked likewise, to 1e-4.
         fit_weights: fit the weights on a shadow unlearning of public records instead, and leave `weights` unused.
     """
 
@@ -117,7 +121,9 @@ class TraceSettings:
     sign: Literal["positive", "paper_literal"] = "positive"
     signal: Literal["gap", "directional"] = "gap"
     batch_size: int = 512
-    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    memory_format: MemoryFormat = "contiguous"
+    autocast: Autocast = "none"
+    compile: bool = False
     fit_weights: bool = False
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from retrace_pl.pipeline.needs import further_models, judging_apart, retrained_m
 from retrace_pl.pipeline.parsing import Request
 from retrace_pl.pipeline.processes import alone, check_launch, launched
 from retrace_pl.pipeline.run_folder import RunFolder, fingerprint
+from retrace_pl.pipeline.scoring import trace_key
 from retrace_pl.pipeline.strategies import uses_several_devices
 from retrace_pl.pipeline.training import calm_lightning
 from retrace_pl.report.progress import StageProgress, terminal
@@ -138,7 +139,8 @@ def stage_keys(settings: dict[str, Any]) -> dict[str, str]:
     pretrain = key(ARTEFACT_VERSION, part("seed", "data", "classifier", "evaluator"), precision)
     generator = key(ARTEFACT_VERSION, part("seed", "data", "generator"), pretrain, precision)
     unlearn = key(pretrain, part("unlearning"), retrained_models(settings), *further_models(settings))
-    search = part("access", "traces", "latent", "searcher", "attack", "rivals", "queries")
+    search = part("access", "latent", "searcher", "attack", "rivals", "queries")
+    search["traces"] = trace_key(settings["traces"])
     others = {name: settings[name] for name in ("baselines", "inferences") if settings.get(name)}
     if others:
         search |= others | {"baseline_controls": audit["baseline_controls"]}

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from retrace_pl.pipeline.config import TraceSettings
 from retrace_pl.traces import DirectionalScorer, ModelPair, TraceScorer, TraceWeights
 from retrace_pl.traces.directional import Deletion
+
+RUNNING = ("memory_format", "autocast", "compile")
+_PLAIN = {"autocast": "none", "compile": False}
+
+
+def ways_to_run(settings: TraceSettings) -> dict[str, Any]:
+    """The settings of a model pair that say how its models are run; see `retrace_pl.traces.Execution`."""
+    return {name: getattr(settings, name) for name in RUNNING}
+
+
+def trace_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the score for keys; new ones at their default are left out, as in versions that had none of them.
+
+    Args:
+        settings: the section `traces`, as plain values.
+    """
+    return {name: value for name, value in settings.items() if _PLAIN.get(name, ...) != value}
 
 
 def build_scorer(settings: TraceSettings, pair: ModelPair, weights: TraceWeights, deletion: Deletion) -> TraceScorer:

@@ -12,7 +12,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.files import write_json
 from retrace_pl.pipeline.observers import search_observer
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.scoring import build_scorer, describe_scorer
+from retrace_pl.pipeline.scoring import build_scorer, describe_scorer, ways_to_run
 from retrace_pl.pipeline.shadow import load_shadow
 from retrace_pl.pipeline.trace_weights import trace_weights
 from retrace_pl.pipeline.train_stages import ORIGINAL, load_classifier, load_generator
@@ -106,7 +106,7 @@ def deleted_class_probe(run: AuditRun, original: nn.Module) -> Callable[[Tensor]
 def make_scorer(run: AuditRun, original: nn.Module, second: nn.Module) -> TraceScorer:
     """The trace score of one pair, not fitted yet."""
     traces = run.config.traces
-    pair = WitnessedPair(original, second, Access(run.config.access), memory_format=traces.memory_format)
+    pair = WitnessedPair(original, second, Access(run.config.access), **ways_to_run(traces))
     return build_scorer(traces, pair, trace_weights(run), run.data.deletion)
 
 

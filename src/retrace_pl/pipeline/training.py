@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import warnings
 from typing import Any
 
@@ -22,6 +20,7 @@ from retrace_pl.pipeline.run_folder import RunFolder
 from retrace_pl.pipeline.strategies import strategy_for
 from retrace_pl.pipeline.training_progress import TrainingProgress
 from retrace_pl.tasks import DivergenceGuard
+from retrace_pl.traces.execution import require_compiler
 
 
 def torch_device(settings: TrainerSettings) -> torch.device:
@@ -154,9 +153,7 @@ def compile_networks(task: torch.nn.Module, device: torch.device) -> None:
     Raises:
         InputError: torch cannot compile here.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise InputError(f"trainer.compile: torch needs a C++ compiler and there is no {compiler} here; leave it out")
+    require_compiler("trainer.compile", device)
     for network in task.children():
         if any(parameter.requires_grad for parameter in network.parameters()):
             network.compile()

@@ -19,6 +19,7 @@ from retrace_pl.traces.directional import (
     directional_loss,
     directional_prediction,
 )
+from retrace_pl.traces.execution import Execution
 from retrace_pl.traces.normalisers import BatchMinMax, FixedQuantile, Normaliser, Rank
 from retrace_pl.traces.pair import ModelPair, PairResponse, PairValues
 from retrace_pl.traces.reliability import QUANTILES, Reliability, joint_scores, reliability, score_groups, scores_of
@@ -40,6 +41,7 @@ __all__ = [
     "ClassEvidence",
     "DifferentiableScorer",
     "DirectionalScorer",
+    "Execution",
     "FittedWeights",
     "FixedQuantile",
     "ModelPair",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.models.behaviour import Behaviour, behaviour_of
 from retrace_pl.traces.access import Access
+from retrace_pl.traces.execution import Autocast, Execution, MemoryFormat
 
-__all__ = ["MemoryFormat", "ModelPair", "PairResponse", "PairValues"]
-
-MemoryFormat = Literal["contiguous", "channels_last"]
+__all__ = ["ModelPair", "PairResponse", "PairValues"]
 
 
 class PairValues(NamedTuple):
@@ -72,12 +70,14 @@ class ModelPair:
         unlearned: Model after unlearning, f-, on the same device. May be the same object (identity control).
         access: What the auditor sees: black (probabilities), gray (losses too) or white (input gradients too).
         behaviour: What is particular to the modality; what the original model names as its own by default.
-        memory_format: `channels_last` runs copies whose convolution weights store the channels of a pixel side by
-            side: on a CPU, small convolutional networks answer up to twice as fast and large ones as before.
-            Probabilities agree with those of `contiguous` to 1e-5.
+        memory_format: With `autocast` and `compile`, how the models are run; see `Execution`. These ways save time
+            and change results by rounding alone: the first batch is also shown to the plain models, and a larger
+            difference stops the run.
+        autocast: See `Execution`.
+        compile: See `Execution`.
 
     Raises:
-        InputError: The access level or the memory format is unknown, or the models lie on different devices.
+        InputError: The access level or a way to run is unknown, or the models lie on different devices.
 
     Example:
         >>> pair = ModelPair(nn.Linear(4, 3), nn.Linear(4, 3), access="gray")
@@ -96,11 +96,12 @@ class ModelPair:
         access: Access | str = Access.BLACK,
         behaviour: Behaviour | None = None,
         memory_format: MemoryFormat = "contiguous",
+        autocast: Autocast = "none",
+        compile: bool = False,
     ) -> None:
         self.access = Access.parse(access)
-        if memory_format not in get_args(MemoryFormat):
-            choices = ", ".join(get_args(MemoryFormat))
-            raise InputError(f"memory_format: {memory_format!r} is unknown; choose one of {choices}")
+        self._execution = Execution(memory_format, autocast, compile)
+        self._unchecked = self._execution.rounds
         self.behaviour: Behaviour = behaviour_of(original) if behaviour is None else behaviour
         self._original = original.eval().requires_grad_(False)
         self._unlearned = unlearned.eval().requires_grad_(False)
@@ -109,8 +110,9 @@ class ModelPair:
         if len(devices) > 1:
             names = ", ".join(sorted(map(str, devices)))
             raise InputError(f"models: original and unlearned must lie on one device, found {names}")
-        first = _stored(original, memory_format)
-        self._runs = first, first if unlearned is original else _stored(unlearned, memory_format)
+        first = self._execution.prepared(original, self.device)
+        same = unlearned is original
+        self._runs = first, first if same else self._execution.prepared(unlearned, self.device)
 
     @staticmethod
     def _tensors(model: nn.Module) -> chain[Tensor]:
@@ -194,6 +196,8 @@ class ModelPair:
         if self.behaviour.size(inputs) == 0:
             raise InputError("inputs: the batch is empty; pass at least one input")
         inputs = self.behaviour.to(inputs, self.device)
+        if self._unchecked:
+            self._check_execution(inputs)
         run = self._with_gradient if "gradient" in wanted else self._without_gradient
         need_losses = "loss" in wanted
         first = run("original", self._runs[0], inputs, None, need_losses, label_by)
@@ -208,6 +212,17 @@ class ModelPair:
         if check_finite:
             self.check_finite([response.finite])
         return response
+
+    def _check_execution(self, inputs: Any) -> None:
+        """Shows the inputs to the models as they are as well; once."""
+        plain = self._original, self._unlearned
+        with torch.inference_mode():
+            for name, model, fast in zip(("original", "unlearned"), plain, self._runs, strict=True):
+                expected = self.behaviour.probabilities(self.behaviour.forward(model, inputs))
+                with self._execution.running(self.device):
+                    found = self.behaviour.forward(fast, inputs)
+                self._execution.check(name, expected, self.behaviour.probabilities(found))
+        self._unchecked = False
 
     @staticmethod
     def check_finite(finite: Collection[PairValues]) -> None:
@@ -233,7 +248,7 @@ class ModelPair:
         need_losses: bool,
         label_by: Callable[[Tensor], Tensor] | None,
     ) -> _Single:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._execution.running(self.device):
             outputs = self.behaviour.forward(model, inputs)
         with torch.no_grad():
             return self._read(outputs, first, need_losses, label_by)
@@ -249,7 +264,8 @@ class ModelPair:
     ) -> _Single:
         with torch.inference_mode(False), torch.enable_grad():
             representation = self.behaviour.differentiable(model, inputs)
-            outputs = self.behaviour.forward(model, inputs, representation)
+            with self._execution.running(self.device):
+                outputs = self.behaviour.forward(model, inputs, representation)
             read = self._read(outputs, first, True, label_by)
             assert read.losses is not None
             gradient = None
@@ -295,10 +311,3 @@ class ModelPair:
 
 def _pair(original: Tensor | None, unlearned: Tensor | None) -> PairValues | None:
     return None if original is None or unlearned is None else PairValues(original, unlearned)
-
-
-def _stored(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
-    """The model itself, or a copy in another memory format where it has convolutions of images."""
-    if memory_format == "contiguous" or not any(weight.ndim == 4 for weight in model.parameters()):
-        return model
-    return deepcopy(model).to(memory_format=torch.channels_last)
