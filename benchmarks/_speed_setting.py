@@ -16,7 +16,8 @@ from unittest.mock import patch
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from retrace_pl.envs import CandidatePool, LatentCore
 from retrace_pl.models import DCGAN, ResNet18, ResNetCIFAR, SmallCNN
@@ -38,11 +39,14 @@ def networks(size: str) -> tuple[DCGAN, nn.Module, nn.Module]:
     return DCGAN((3, 32, 32), latent_dim=128, width=64), ResNet18(3, 100), ResNet18(3, 100)
 
 
-def build(size: str, access: str, memory_format: str = "contiguous") -> tuple[nn.Module, TraceScorer]:
-    """A frozen generator and a scorer fitted on generated images."""
+def build(
+    size: str, access: str, memory_format: str = "contiguous", autocast: str = "none", compiled: bool = False
+) -> tuple[nn.Module, TraceScorer]:
+    """A frozen generator and a scorer fitted on generated images; the last three are ways to run the models."""
     generator, first, second = networks(size)
     generator = generator.eval().requires_grad_(False)
-    scorer = TraceScorer(ModelPair(first, second, access, memory_format=memory_format))  # type: ignore[arg-type]
+    ways: dict[str, Any] = {"memory_format": memory_format, "autocast": autocast, "compile": compiled}
+    scorer = TraceScorer(ModelPair(first, second, access, **ways))
     scorer.fit(generator(torch.randn(64, generator.latent_dim)))
     return generator, scorer
 
@@ -61,6 +65,18 @@ def medians(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
         for name, action in actions.items():
             times[name].append(seconds(action))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def together(size: str) -> tuple[Callable[[Tensor], object], Callable[[Tensor], object]]:
+    """Both models' forward passes one after the other, and as one pass over their stacked weights (torch.func)."""
+    _, first, second = networks(size)
+    pair = [model.eval().requires_grad_(False) for model in (first, second)]
+    stacked = stack_module_state(pair)
+
+    def one(parameters: Any, buffers: Any, images: Tensor) -> Tensor:
+        return torch.as_tensor(functional_call(pair[0], (parameters, buffers), (images,)))
+
+    return lambda images: [model(images) for model in pair], lambda images: vmap(one, (0, 0, None))(*stacked, images)
 
 
 def bare(generator: nn.Module, scorer: TraceScorer, queries: int, batch: int) -> None:

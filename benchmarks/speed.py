@@ -7,6 +7,8 @@ Fashion-MNIST with ResNet-8, and ResNet-18 at 32x32 with 100 classes and a DCGAN
 - ``loop``: candidates per second of the PPO search over those of only generating and scoring candidates in the same
   batches, nothing kept (with input gradients for white-box access). 1 means that learning costs nothing.
 - ``memory_format``: ``channels_last`` over ``contiguous``, in candidates per second of the whole search.
+- ``ways``: candidates per second of bare scoring (black-box) with each way to run the models over running them as they
+  are, and ``torch.func``: both models' forward passes as one over stacked weights, over one after the other.
 - ``dummy_vec_env``: candidates per second of the batched environment over those of as many single environments in a
   DummyVecEnv, same actions.
 - ``same_score``: time that SAC needs with one candidate per step and one update per query, as in RLB-MI (CVPR 2023),
@@ -26,7 +28,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,7 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from _digits_setting import build as digits
-from _speed_setting import SIZES, bare, build, medians, profile, seconds
+from _speed_setting import SIZES, bare, build, medians, profile, seconds, together
 from retrace_pl.attacks import AttackContext, ReTrace
 from retrace_pl.envs import CandidatePool, LatentCore, LatentEnv
 from retrace_pl.envs.sb3 import LatentVecEnv
@@ -45,6 +48,7 @@ from retrace_pl.traces import ModelPair, TraceScorer
 
 NUM_ENVS = 128
 QUERIES = {"digits": 10240, "fashion_mnist": 4096, "resnet18": 512}
+WAY_QUERIES = {"digits": 4096, "fashion_mnist": 1024, "resnet18": 128}
 SINGLE_STEPS = {"digits": 4, "fashion_mnist": 2, "resnet18": 1}
 MILLION = 1_000_000
 
@@ -73,6 +77,30 @@ def loop(size: str, access: str, queries: int, repeats: int) -> dict[str, float]
         "queries_per_second_channels_last": queries / times["packed_search"],
         "queries": queries,
     }
+
+
+WAYS = {
+    "channels_last": ("channels_last", "none", False),
+    "bfloat16": ("contiguous", "bfloat16", False),
+    "bfloat16, channels_last": ("channels_last", "bfloat16", False),
+    "torch.compile": ("contiguous", "none", True),
+}
+"""Name -> memory format, autocast and compile."""
+
+
+def ways(size: str, queries: int, repeats: int, names: Iterable[str] = WAYS) -> dict[str, float]:
+    """What each way to run the models gains, and what one pass for both models would."""
+    built = {name: build(size, "black", *WAYS[name]) for name in names} | {"plain": build(size, "black")}
+    actions = {name: partial(bare, *models, queries, min(queries, NUM_ENVS)) for name, models in built.items()}
+    separate, joint = together(size)
+    with torch.no_grad():
+        images = built["plain"][0](torch.randn(min(queries, NUM_ENVS), int(built["plain"][0].latent_dim)))
+        actions |= {"separate": lambda: separate(images), "joint": lambda: joint(images)}
+        for action in actions.values():
+            action()  # compile and warm up
+        times = medians(actions, repeats)
+    found = {name: times["plain"] / times[name] for name in built if name != "plain"}
+    return found | {"torch.func": times["separate"] / times["joint"]}
 
 
 def roll(env: VecEnv, steps: int) -> None:
@@ -198,6 +226,9 @@ def tables(result: dict[str, Any]) -> str:
             f"| {row['size']} | {row['access']} | {ratios} | {row['queries_per_second']:.0f} / "
             f"{row['queries_per_second_channels_last']:.0f} |"
         )
+    columns = list(dict.fromkeys(name for row in result["ways"] for name in row if name != "size"))
+    lines += ["", f"| size | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {row['size']} | {' | '.join(f'{row[name]:.2f}' for name in columns)} |" for row in result["ways"]]
     lines += ["", "| size | access | over DummyVecEnv |", "|---|---|---|"]
     lines += [f"| {row['size']} | {row['access']} | {row['dummy_vec_env']:.1f} |" for row in result["dummy_vec_env"]]
     names = ("seed", "score", "sac_queries", "sac_seconds", "ppo_queries", "ppo_seconds", "same_score", "per_query")
@@ -231,7 +262,11 @@ def main() -> None:
     quick = arguments.quick
     sizes, repeats = (["digits"], 1) if quick else (arguments.sizes, arguments.repeats)
     cells = [(size, access) for size in sizes for access in ("black", "white")]
-    result: dict[str, Any] = {"loop": [], "dummy_vec_env": [], "profile": {}}
+    result: dict[str, Any] = {"loop": [], "ways": [], "dummy_vec_env": [], "profile": {}}
+    for size in sizes:
+        found = ways(size, 256 if quick else WAY_QUERIES[size], repeats, [*WAYS][:1] if quick else WAYS)
+        result["ways"].append({"size": size, **found})
+        print(json.dumps(result["ways"][-1]), flush=True)
     for size, access in cells:
         queries = 1024 if quick else QUERIES[size]
         result["loop"].append({"size": size, "access": access, **loop(size, access, queries, repeats)})

@@ -148,6 +148,16 @@ def test_the_speed_ratios(load):
     assert speed.dummy("digits", "white", steps=1, repeats=1, num_envs=16) > 1
 
 
+def test_every_way_to_run_the_models_is_timed_and_both_passes_agree(load):
+    speed, setting = load("speed"), load("_speed_setting")
+    found = speed.ways("digits", queries=64, repeats=1, names=["channels_last", "bfloat16"])
+    assert list(found) == ["channels_last", "bfloat16", "torch.func"]
+    assert min(found.values()) > 0
+    separate, joint = setting.together("digits")
+    images = torch.rand(5, 1, 16, 16)
+    torch.testing.assert_close(joint(images), torch.stack(separate(images)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_profile_adds_up(load):
     setting = load("_speed_setting")
     shares = setting.profile(*setting.build("digits", "white"), queries=512, num_envs=256)
