@@ -18,7 +18,7 @@ NAMES = {"np": np, "torch": torch, "nn": nn}
 SHOWN = {
     "attacks": ("ReTrace",),
     "envs": ("CandidatePool", "LatentCore"),
-    "metrics": ("CentredCosine", "Diversity", "NearestMSE", "SSIM", "SuccessRate"),
+    "metrics": ("CentredCosine", "Diversity", "NearestMSE", "NearestPSNR", "SSIM", "SuccessRate"),
     "pipeline.api": ("Audit",),
     "searchers": ("CEMSearcher", "RandomSearcher", "SB3Searcher"),
     "traces": ("ModelPair", "TraceScorer"),

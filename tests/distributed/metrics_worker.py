@@ -19,6 +19,7 @@ from retrace_pl.metrics import (
     LabelKL,
     MembershipAUC,
     NearestMSE,
+    NearestPSNR,
     PairwiseMSE,
     PrecisionRecall,
     SuccessRate,
@@ -34,6 +35,7 @@ def compute(rank: int, world_size: int) -> dict[str, float | dict[str, float]]:
     scores = torch.rand(21, generator=generator)
     cases = {
         NearestMSE(records): (images,),
+        NearestPSNR(records): (images,),
         PairwiseMSE(records): (images,),
         CentredCosine(records, records.mean(dim=0)): (images,),
         SSIM(records): (images,),

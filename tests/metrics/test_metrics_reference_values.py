@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import binomtest, mannwhitneyu, multivariate_normal
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
@@ -25,6 +25,7 @@ from retrace_pl.metrics import (
     LabelKL,
     MembershipAUC,
     NearestMSE,
+    NearestPSNR,
     PairwiseMSE,
     PrecisionRecall,
     SuccessRate,
@@ -62,6 +63,11 @@ class TestPixels:
         matrix = cdist(a, b, "sqeuclidean") / 48
         assert float(_value(NearestMSE(y), x)) == pytest.approx(matrix.min(axis=1).mean(), rel=1e-9)
         assert float(_value(PairwiseMSE(y), x)) == pytest.approx(matrix.mean(), rel=1e-9)
+        decibels = [
+            peak_signal_noise_ratio(one, y[row], data_range=1.0)
+            for one, row in zip(x, matrix.argmin(axis=1), strict=True)
+        ]
+        assert float(_value(NearestPSNR(y), x)) == pytest.approx(float(torch.stack(decibels).mean()), rel=1e-5)
         assert float(_value(Diversity(), x)) == pytest.approx(pdist(a, "sqeuclidean").mean() / 48, rel=1e-9)
         centre = y.mean(dim=0)
         nearest = b[matrix.argmin(axis=1)]
@@ -80,6 +86,7 @@ class TestPixels:
     def test_a_copy_is_perfect(self):
         x = _draw(6, 1, 16, 16)
         assert float(_value(NearestMSE(x), x[2:4])) == 0.0
+        assert float(_value(NearestPSNR(x), x[2:4])) == pytest.approx(20 * np.log10(255 * np.sqrt(12)))  # finite
         assert float(_value(CentredCosine(x, x.mean(dim=0)), x[2:4])) == pytest.approx(1)
         assert float(_value(SSIM(x), x[2:4])) == pytest.approx(1, abs=1e-6)
 

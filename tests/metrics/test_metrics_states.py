@@ -18,6 +18,7 @@ from retrace_pl.metrics import (
     LabelKL,
     MembershipAUC,
     NearestMSE,
+    NearestPSNR,
     PairwiseMSE,
     PrecisionRecall,
     SuccessRate,
@@ -33,6 +34,7 @@ _SCORES = torch.rand(20, generator=_GENERATOR)
 
 CASES = {
     "NearestMSE": (lambda: NearestMSE(_RECORDS), (_IMAGES,)),
+    "NearestPSNR": (lambda: NearestPSNR(_RECORDS), (_IMAGES,)),
     "PairwiseMSE": (lambda: PairwiseMSE(_RECORDS), (_IMAGES,)),
     "CentredCosine": (lambda: CentredCosine(_RECORDS, _RECORDS.mean(dim=0)), (_IMAGES,)),
     "SSIM": (lambda: SSIM(_RECORDS), (_IMAGES,)),

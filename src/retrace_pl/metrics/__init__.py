@@ -16,7 +16,7 @@ from retrace_pl.metrics.labels import LabelKL
 from retrace_pl.metrics.manifold import PrecisionRecall
 from retrace_pl.metrics.membership import MembershipAUC, membership_auc, tpr_at_fpr
 from retrace_pl.metrics.mmd import FeatureMMD
-from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, PairwiseMSE
+from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, NearestPSNR, PairwiseMSE
 from retrace_pl.metrics.structure import SSIM, ssim_window
 from retrace_pl.metrics.success import SuccessRate, wilson_interval
 
@@ -35,6 +35,7 @@ __all__ = [
     "MembershipAUC",
     "Nearest",
     "NearestMSE",
+    "NearestPSNR",
     "PairwiseMSE",
     "PrecisionRecall",
     "SuccessRate",

@@ -17,7 +17,7 @@ from retrace_pl.metrics.floors import intra_class_mse, mse_floors
 from retrace_pl.metrics.glossary import Glossary
 from retrace_pl.metrics.image_glossary import IMAGES
 from retrace_pl.metrics.manifold import PrecisionRecall
-from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, PairwiseMSE
+from retrace_pl.metrics.pixels import CentredCosine, Diversity, NearestMSE, NearestPSNR, PairwiseMSE
 from retrace_pl.metrics.structure import SSIM, ssim_window
 from retrace_pl.metrics.synthetic import mixup, uniform_noise
 
@@ -148,6 +148,7 @@ class ImageDomain:
     metric_names: tuple[str, ...] = (
         "mse",
         "pairwise_mse",
+        "psnr",
         "ssim",
         "cs",
         "sr_oracle",
@@ -200,11 +201,12 @@ class ImageDomain:
         return inputs.mean(dim=0)
 
     def input_metrics(self, records: Tensor, centre: Tensor | None) -> dict[str, Metric]:
-        """Squared errors, centred cosine, diversity, and structural similarity where the images are large enough."""
+        """Squared errors, centred cosine, diversity; structural similarity where the images are large enough."""
         assert centre is not None
         found: dict[str, Metric] = {
             "mse": NearestMSE(records),
             "pairwise_mse": PairwiseMSE(records),
+            "psnr": NearestPSNR(records),
             "cs": CentredCosine(records, centre),
             "diversity": Diversity(),
         }
