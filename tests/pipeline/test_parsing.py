@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_bare_names_reach_into_folders_and_nested_settings(tiny):
     assert settings["attack"]["class_path"].endswith("MaxDiff")
     with pytest.raises(InputError, match=r"--searcher nobody is .* packaged files are cem, cma_es, .*ppo_mixture"):
         parse("audit", "", ["--config", str(tiny), "--searcher", "nobody"])
+
+
+def test_what_is_too_long_for_a_file_is_none(tiny):
+    part = {"class_path": "retrace_pl.unlearning.NegativeGradient", "init_args": {"epochs": 1, "lr": 0.25}}
+    long = json.dumps(part) + " " * 300
+    for options in ([f"--unlearning={long}"], ["--unlearning", long]):
+        assert parse("audit", "", ["--config", tiny, *options]).config.unlearning.lr == 0.25
+    with pytest.raises(InputError, match=r"--config a+: no such file"):
+        find_config("a" * 300)
+    with pytest.raises(InputError, match="searcher"):
+        parse("audit", "", ["--config", tiny, "--searcher", "a" * 300])
 
 
 def test_unknown_name_lists_what_there_is():
@@ -182,7 +194,9 @@ def test_missing_configuration_says_what_to_do(capsys):
     ],
 )
 def test_an_unknown_class_is_answered_with_the_command_that_lists_them(option, name, kind, tiny):
-    with pytest.raises(InputError, match=rf"^{option} {name} is neither .*`retrace list {kind}` prints the classes, packaged"):
+    with pytest.raises(
+        InputError, match=rf"^{option} {name} is neither .*`retrace list {kind}` prints the classes, packaged"
+    ):
         parse("audit", "", ["--config", tiny, option, name])
 
 

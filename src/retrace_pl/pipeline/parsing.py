@@ -82,9 +82,8 @@ def find_config(name: str, kind: str = "audit") -> Path:
     Raises:
         InputError: nothing has that name.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
+    if os.path.isfile(name):  # Path.is_file raises where the name is too long for one
+        return Path(name)
     packaged = sorted(file for folder in config_folders() for file in (folder / kind).glob("*.yaml"))
     for file in packaged:
         if name in (file.stem, file.name):
@@ -216,7 +215,8 @@ def locate_parts(arguments: list[str]) -> Iterator[str]:
 
 def _packaged_part(kind: str, name: str) -> Path | None:
     """The packaged file `KIND/NAME.yaml`; None where the working folder has a file of that name, or nobody has."""
-    if Path(name).is_file() or not re.fullmatch(r"\w+(/\w+)?", name):
+    # Whole settings are given as JSON too: what is longer than a file's name may be is no file's.
+    if not re.fullmatch(r"\w{1,99}(/\w{1,99})?", name) or Path(name).is_file():
         return None
     files = (folder / kind / f"{name}.yaml" for folder in config_folders())
     return next((file for file in files if file.is_file()), None)
