@@ -162,7 +162,6 @@ class LatentCore:
         self.probe = probe
         tensors = [*generator.parameters(), *generator.buffers()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
-        self._seed = seed
         self.restart(budget, seed)
 
     def restart(self, budget: int | None, seed: int) -> None:
