@@ -228,7 +228,9 @@ def tables(result: dict[str, Any]) -> str:
         )
     columns = list(dict.fromkeys(name for row in result["ways"] for name in row if name != "size"))
     lines += ["", f"| size | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {row['size']} | {' | '.join(f'{row[name]:.2f}' for name in columns)} |" for row in result["ways"]]
+    for row in result["ways"]:
+        shown = (f"{row[name]:.2f}" if name in row else "-" for name in columns)
+        lines.append(f"| {row['size']} | {' | '.join(shown)} |")
     lines += ["", "| size | access | over DummyVecEnv |", "|---|---|---|"]
     lines += [f"| {row['size']} | {row['access']} | {row['dummy_vec_env']:.1f} |" for row in result["dummy_vec_env"]]
     names = ("seed", "score", "sac_queries", "sac_seconds", "ppo_queries", "ppo_seconds", "same_score", "per_query")
