@@ -94,6 +94,9 @@ class Domain(Protocol):
     def centre(self, inputs: Tensor) -> Tensor | None:
         """Mean input, shape [...] of one; None where inputs have no mean."""
 
+    def own_metrics(self) -> dict[str, Metric]:
+        """Those of `input_metrics` that compare candidates [n, ...] with no record."""
+
     def input_metrics(self, records: Tensor, centre: Tensor | None) -> dict[str, Metric]:
         """Metrics that read candidates [n, ...] themselves, by any name; each computes a number or names to numbers.
 
@@ -200,6 +203,10 @@ class ImageDomain:
         """Mean image."""
         return inputs.mean(dim=0)
 
+    def own_metrics(self) -> dict[str, Metric]:
+        """Diversity."""
+        return {"diversity": Diversity()}
+
     def input_metrics(self, records: Tensor, centre: Tensor | None) -> dict[str, Metric]:
         """Squared errors, centred cosine, diversity; structural similarity where the images are large enough."""
         assert centre is not None
@@ -208,7 +215,7 @@ class ImageDomain:
             "pairwise_mse": PairwiseMSE(records),
             "psnr": NearestPSNR(records),
             "cs": CentredCosine(records, centre),
-            "diversity": Diversity(),
+            **self.own_metrics(),
         }
         if ssim_window(tuple(records.shape[1:])) is not None:
             found["ssim"] = SSIM(records)

@@ -14,13 +14,23 @@ from retrace_pl.errors import InputError
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 _TEST_SPLITS = ("test", "validation", "valid", "val")
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+"""How a name ends -> reader of such files in the `datasets` library, and its settings."""
 
 
 def open_partitions(path: str) -> tuple[Any, Any]:
     """The train partition, and the first of ``test``, ``validation``, ``valid`` and ``val`` that exists, or None.
 
     Args:
-        path: Name on the hub, or a folder; ``~`` and environment variables are expanded.
+        path: Name on the hub, a folder, or one CSV, TSV, JSON, JSON Lines, parquet or text file; ``~`` and environment
+            variables are expanded.
 
     Raises:
         InputError: If the data set cannot be found, reached or read, or has no train partition.
@@ -38,9 +48,13 @@ def _load(path: str) -> Any:
     if Path(path).is_dir():
         with explained(f"path: {path} cannot be read as a data set; its files are corrupt or of no known layout"):
             return datasets.load_dataset(path)
+    file = FILES.get(Path(path).suffix.lower()) if Path(path).is_file() else None
+    if file is not None:
+        with explained(f"path: {path} cannot be read as a table of records; check that its columns are one type each"):
+            return datasets.load_dataset(file[0], data_files={"train": path}, **file[1])
     if Path(path).exists() or path.startswith(("/", ".")) or path.count("/") > 1:  # no hub name looks like that
-        state = "is not a folder" if Path(path).exists() else "does not exist"
-        raise InputError(f"path: the folder {path} {state}; check the path")
+        state = f"is neither a folder nor a file with {', '.join(FILES)}" if Path(path).exists() else "does not exist"
+        raise InputError(f"path: {path} {state}; check the path")
     try:
         return datasets.load_dataset(path)
     except Exception as error:

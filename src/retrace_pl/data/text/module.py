@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from retrace_pl.data.base import AuditDataModule
 from retrace_pl.data.loading import Batch
+from retrace_pl.data.text.checks import check_text_model
 from retrace_pl.data.text.loading import build_text_loader
 from retrace_pl.data.text.preparation import PreparedTexts, TextSettings, prepare_texts
 from retrace_pl.data.text.records import LabelledTexts
@@ -163,19 +164,7 @@ class TextUnlearningDataModule(AuditDataModule):
         Raises:
             InputError: If it was built for another tokenizer or for shorter texts.
         """
-        name = type(model).__name__
-        for token in ("pad_id", "bos_id", "eos_id"):
-            found, wanted = getattr(model, token, None), getattr(self.tokenizer, token)
-            if found is not None and found != wanted:
-                raise InputError(
-                    f"{token}: {name} has {found}, and the tokenizer {self.tokenizer.name} has {wanted}; set it to that"
-                )
-        window = getattr(model, "window", None)
-        if isinstance(window, int) and window < self.max_length:
-            raise InputError(
-                f"max_length: {self.max_length} is more than the window of {window} tokens of {name}; lower it, or"
-                " raise the model's window"
-            )
+        check_text_model(model, self.tokenizer, self.max_length)
 
     def loader_of(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrace_pl.data.sources.base import DataSource, check_partitions, index_labels
 from retrace_pl.data.sources.hub import (
+    LABEL_NAMES,
     checked_column,
     columns,
     label_column,
@@ -70,15 +71,30 @@ class TextSource(DataSource):
             InputError: If the data is missing, corrupt or not a text classification data set.
         """
 
+    def read(self, partition: str = "train") -> tuple[RawTexts, tuple[str, ...] | None]:
+        """One partition, and the names of its classes, or None where the texts have none.
+
+        Args:
+            partition: ``train`` or ``test``.
+
+        Raises:
+            InputError: As `open`; or there is no such partition.
+        """
+        opened = self.open()
+        found = opened.train if partition == "train" else opened.test
+        if found is None:
+            raise InputError(f"{self.title} has no {partition} partition; name the data set alone")
+        return found, opened.classes
+
 
 class HuggingFaceTextSource(TextSource):
-    """A Hugging Face text data set: a hub name, or a local folder of parquet, JSON or CSV files.
+    """A Hugging Face text data set: a hub name, or a local folder of parquet, JSON or CSV files, or one such file.
 
     Partitions: ``train``, and the first of ``test``, ``validation``, ``valid`` and ``val`` that exists. Labels are
     those of a ClassLabel column, or whole numbers, whose classes are the distinct values of the train partition.
 
     Args:
-        path: Name on the hub (``owner/name``), or a folder; ``~`` and environment variables are expanded.
+        path: Name on the hub (``owner/name``), a folder or a file; ``~`` and environment variables are expanded.
         text_column: Column with the texts; several are joined by a space, in this order. None: the only column of
             strings, or one of the usual names.
         label_column: Column with the classes. None: the only ClassLabel column, or one of the usual names.
@@ -118,6 +134,31 @@ class HuggingFaceTextSource(TextSource):
             test=None if test is None else self._partition(test, "test", texts, labels, values),
             classes=self._named(names),
         )
+
+    def read(self, partition: str = "train") -> tuple[RawTexts, tuple[str, ...] | None]:
+        """One partition, with labels where there is a column of them.
+
+        Raises:
+            InputError: As `open`; or there is no such partition.
+        """
+        train, test = open_partitions(self.path)
+        data = train if partition == "train" else test
+        if data is None:
+            raise InputError(f"{self.title} has no {partition} partition; name the data set alone")
+        texts = self._text_columns(train.features)
+        if not self._labelled(train.features, texts):
+            joined = _joined(data, texts)
+            return RawTexts(joined, np.zeros(len(joined), dtype=np.int64)), None
+        labels = label_column(self.label_column, train.features, self.path, texts)
+        values, names = self._classes(train, labels)
+        return self._partition(data, partition, texts, labels, values), self._named(names)
+
+    def _labelled(self, features: Any, texts: list[str]) -> bool:
+        from datasets import ClassLabel
+
+        others = [name for name in features if name not in texts]
+        named = self.label_column is not None or any(name in LABEL_NAMES for name in others)
+        return named or any(isinstance(features[name], ClassLabel) for name in others)
 
     def _text_columns(self, features: Any) -> list[str]:
         strings = [name for name, feature in features.items() if _holds_strings(feature)]
@@ -163,14 +204,19 @@ class HuggingFaceTextSource(TextSource):
         missing = [column for column in texts if column not in data.features]
         if missing:
             raise InputError(f"text_column: the {name} partition of {self.path} has no column {missing[0]!r}")
-        table = data.with_format("arrow")[:]
-        rows = zip(*(table[column].to_pylist() for column in texts), strict=True)
-        joined = [" ".join(part for part in row if part) for row in rows]
+        joined = _joined(data, texts)
         found = label_values(data, labels).tolist()
         known = [value for value in found if value != -1]  # how the hub marks what has no label
         if len(known) < len(found):
             raise InputError(f"label_column: the {name} partition of {self.path} holds records without a label (-1)")
         return RawTexts(joined, index_labels(found, values, self.path, name))
+
+
+def _joined(data: Any, columns: list[str]) -> list[str]:
+    """The texts of several columns, joined by a space; what is missing counts as empty."""
+    table = data.with_format("arrow")[:]
+    rows = zip(*(table[column].to_pylist() for column in columns), strict=True)
+    return [" ".join(part for part in row if part) for row in rows]
 
 
 def _holds_strings(feature: Any) -> bool:

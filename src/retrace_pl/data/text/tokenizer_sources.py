@@ -98,6 +98,22 @@ class PretrainedTokenizer(TokenizerSource):
             ) from error
 
 
+def open_tokenizer(path: str, max_length: int) -> TextTokenizer:
+    """A tokenizer that exists already: a name on the hub, a checkpoint folder, or the JSON of one trained here.
+
+    Args:
+        path: name, folder or file; ``~`` and environment variables are expanded.
+        max_length: tokens per row.
+
+    Raises:
+        InputError: There is none, or it does not fit; see `PretrainedTokenizer`.
+    """
+    file = Path(expand(path, "tokenizer"))
+    if file.is_file():
+        return TextTokenizer.from_file(file, max_length)
+    return PretrainedTokenizer(path).open((), max_length)
+
+
 class TrainedTokenizer(TokenizerSource):
     """Byte-level byte-pair encoding trained on the public texts; the same texts and settings give the same tokenizer.
 

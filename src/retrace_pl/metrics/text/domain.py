@@ -163,19 +163,23 @@ class TextDomain:
         """None: token ids have no mean."""
         return None
 
+    def own_metrics(self) -> dict[str, Metric]:
+        """Distinct n-grams, and perplexity where there is a language model."""
+        found: dict[str, Metric] = {"distinct": DistinctN(self.comparison)}
+        if self.language_model is not None:
+            found["perplexity"] = Perplexity(self.language_model, self.tokenizer.pad_id)
+        return found
+
     def input_metrics(self, records: Tensor, centre: Tensor | None) -> dict[str, Metric]:
         """BLEU, ROUGE-L, copied spans, distinct n-grams, and perplexity where there is a language model."""
-        found: dict[str, Metric] = {
+        return {
             "bleu": BestBLEU(records, self.comparison),
             "bleu_corpus": CorpusBLEU(records, self.comparison),
             "rouge_l": BestROUGE(records, self.comparison),
             "rouge_l_corpus": MeanROUGE(records, self.comparison),
             "spans": CopiedSpan(records, self.comparison),
-            "distinct": DistinctN(self.comparison),
+            **self.own_metrics(),
         }
-        if self.language_model is not None:
-            found["perplexity"] = Perplexity(self.language_model, self.tokenizer.pad_id)
-        return found
 
     def feature_metrics(self, features: Tensor, neighbours: int) -> dict[str, Metric]:
         """Maximum mean discrepancy, Fréchet distance, precision and recall."""
