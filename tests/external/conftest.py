@@ -85,6 +85,7 @@ class Service:
         self.script = []
         self.requests = 0
         self.inputs = 0
+        self.texts = []
         self.headers = []
         self.answered = Counter()
         service = self
@@ -112,6 +113,9 @@ class Service:
         if isinstance(content, dict):
             raw = np.frombuffer(base64.b64decode(content["data"]), dtype="<f4")
             inputs = torch.from_numpy(raw.reshape(content["shape"]).copy())
+        elif isinstance(content[0], str):
+            inputs = content
+            self.texts += content
         else:
             inputs = torch.tensor(content)
         self.requests += 1
@@ -132,7 +136,7 @@ class Service:
             status, headers, body = step
             self.send(handler, status, body, headers)
             return
-        self.answered.update(row.numpy().tobytes() for row in inputs)
+        self.answered.update(row if isinstance(row, str) else row.numpy().tobytes() for row in inputs)
         self.send(handler, 200, json.dumps({"probabilities": rows}))
 
     @staticmethod

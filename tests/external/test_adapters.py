@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from retrace_pl.errors import InputError
-from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess, only_tensor, output_kind
+from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess
+from retrace_pl.external.outputs import only_tensor, output_kind
 from retrace_pl.traces import ModelPair
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retrace_pl.errors import InputError
-from retrace_pl.external.adapters import only_tensor
 from retrace_pl.external.config import ModelSettings
 from retrace_pl.external.opening import ModelOpener
+from retrace_pl.external.outputs import only_tensor
 from retrace_pl.models import SmallCNN
 
 
@@ -76,7 +76,7 @@ def assert_same(found, model, inputs):
 def test_torch_export(opener, exported, models, batch):
     opened = opener(exported)
     assert opened.format == "torch.export"
-    assert (opened.images.image_size, opened.images.channels) == (16, 1)
+    assert (opened.inputs.image_size, opened.inputs.channels) == (16, 1)
     assert torch.equal(opened.module(batch), models["original"](batch))
     assert_same(opened.module, models["original"], batch)
     assert str(opened.access) == "white"
@@ -271,7 +271,7 @@ def test_torchscript_with_a_foreign_pickle_is_refused(opener, tmp_path, models):
 def test_safetensors(opener, weights, models, batch, name):
     opened = opener(weights["original"], model_class=name, model_args={"width": 8})
     assert opened.format == "safetensors"
-    assert opened.images.channels == 1
+    assert opened.inputs.channels == 1
     assert torch.equal(opened.module(batch), models["original"](batch))
 
 
@@ -325,8 +325,8 @@ def test_hugging_face_folder(opener, tmp_path, batch):
         json.dumps({"size": {"height": 16, "width": 16}, "image_mean": [0.5], "image_std": [0.25]})
     )
     opened = opener(tmp_path / "model")
-    assert opened.images.image_size == 16
-    assert opened.images.mean == (0.5,)
+    assert opened.inputs.image_size == 16
+    assert opened.inputs.mean == (0.5,)
     torch.testing.assert_close(only_tensor(opened.module(batch)), model(batch).logits)
 
     weights = next((tmp_path / "model").glob("*.safetensors"))
@@ -342,12 +342,12 @@ def test_hugging_face_folder(opener, tmp_path, batch):
         opener(tmp_path / "model")
 
 
-def test_a_text_classifier_is_refused_by_what_it_is(opener, tmp_path):
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+def test_what_gives_a_text_no_class_is_refused_by_what_it_is(opener, tmp_path):
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     config = DistilBertConfig(vocab_size=20, dim=8, hidden_dim=8, n_layers=1, n_heads=2, max_position_embeddings=8)
-    DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "model")
-    with pytest.raises(InputError, match="is a text classifier, and pairs brought along are of images only"):
+    DistilBertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="holds DistilBertForMaskedLM, which gives a text no class"):
         opener(tmp_path / "model")
 
 

@@ -35,7 +35,7 @@ def test_folders_with_and_without_classes(tmp_path):
     assert with_classes.labels.tolist() == [0, 0, 1]
     flat = read_images(str(tmp_path / "flat"), "--public", 12, 1)
     assert flat.labels is None
-    assert torch.equal(flat.tensors.pixels[:, 0], torch.from_numpy(pictures(3)))
+    assert torch.equal(flat.records.pixels[:, 0], torch.from_numpy(pictures(3)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         read_images(str(tmp_path / "empty"), "--public", 12, 1)
@@ -49,7 +49,7 @@ def test_arrays_of_every_layout(tmp_path, key, layout):
     np.savez(tmp_path / "data.npz", **{key: arrays[layout]}, y=np.arange(5)[:, None])
     found = read_images(str(tmp_path / "data.npz"), "--public", 12, 1 if layout == "grey" else 3)
     expected = pictures()[:, None] if layout == "grey" else colour.transpose(0, 3, 1, 2)
-    assert torch.equal(found.tensors.pixels, torch.from_numpy(expected))
+    assert torch.equal(found.records.pixels, torch.from_numpy(expected))
     assert found.labels.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -63,6 +63,8 @@ def test_a_pickled_array_is_refused(tmp_path):
     ("arrays", "message"),
     [
         ({"pixels": pictures()}, "no array x or images"),
+        ({"images": pictures()[:0]}, r"no images in images, whose shape is \[0, 12, 12\]"),
+        ({"x": np.float32(3)}, r"no images in x, whose shape is \[\]"),
         ({"x": pictures().astype(np.int32)}, "uint8"),
         ({"x": pictures() / 1.0}, r"\[0, 1\]"),
         ({"x": pictures(), "y": np.arange(4)}, "labels"),

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,12 @@ from retrace_pl.errors import InputError
 from retrace_pl.external.adapters import ImageInput
 from retrace_pl.external.answers import AnswerStore
 from retrace_pl.external.black_box import BlackBox, python_callable
-from retrace_pl.external.config import ModelSettings
+from retrace_pl.external.images import ImageMaterial
 from retrace_pl.external.opening import OpenedModel
-from retrace_pl.external.validation import allowed_access, check_model, declared_images
+from retrace_pl.external.validation import allowed_access, check_model, declared_inputs
 from retrace_pl.traces import Access
 
-IMAGES = ImageInput(16, 1)
+IMAGES = ImageMaterial(ImageInput(16, 1))
 
 
 def opened(module, images=IMAGES, access=Access.WHITE, role="original"):
@@ -20,9 +22,8 @@ def opened(module, images=IMAGES, access=Access.WHITE, role="original"):
 
 
 def test_files_complete_what_was_declared():
-    settings = ModelSettings({}, images=ImageInput(channels=1))
     models = [opened(None, ImageInput(16)), opened(None, ImageInput(16, mean=(0.5,)), role="unlearned")]
-    assert declared_images(settings, models) == ImageInput(16, 1, mean=(0.5,))
+    assert declared_inputs([ImageInput(channels=1)], models) == ImageInput(16, 1, mean=(0.5,))
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,12 @@ def test_files_complete_what_was_declared():
 def test_what_contradicts_itself_names_the_option(declared, first, second, message):
     models = [opened(None, first), opened(None, second, role="unlearned")]
     with pytest.raises(InputError, match=message):
-        declared_images(ModelSettings({}, images=declared), models)
+        declared_inputs([declared], models)
 
 
 def test_one_mean_for_all_channels_is_the_same_as_three():
     models = [opened(None, ImageInput(mean=(0.5, 0.5, 0.5)))]
-    assert declared_images(ModelSettings({}, images=ImageInput(mean=(0.5,))), models).mean == (0.5,)
+    assert declared_inputs([ImageInput(mean=(0.5,))], models).mean == (0.5,)
 
 
 def test_access_is_the_lowest_of_the_formats():
@@ -55,7 +56,7 @@ def test_access_is_the_lowest_of_the_formats():
 
 def test_a_model_in_training_mode_is_found_out(models, batch):
     checked = check_model(opened(models["original"]), IMAGES, None, batch)
-    assert (checked.classes, checked.prepared.kind) == (10, "logits")
+    assert (checked.classes, checked.kind) == (10, "logits")
     assert checked.repeatability < 1e-4
 
     class AlwaysTraining(nn.Module):
@@ -69,6 +70,14 @@ def test_a_model_in_training_mode_is_found_out(models, batch):
 def test_a_model_that_cannot_take_the_images(models, batch):
     with pytest.raises(InputError, match=r"--original cannot be run on images \[1, 16, 16\].*--image-size"):
         check_model(opened(nn.Sequential(nn.Flatten(), nn.Linear(9, 2))), IMAGES, None, batch)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(models["original"], torch.rand(2, 1, 16, 16))
+    colour = ImageInput(image_size=16, channels=3)
+    with pytest.raises(InputError, match=r"\[3, 16, 16\]: RuntimeError: [^\n:]*expected input.*; check") as caught:
+        check_model(opened(script), ImageMaterial(colour), None, batch.expand(-1, 3, -1, -1))
+    assert "forward" not in str(caught.value), "the reason alone, not the program around it"
 
     class Nan(nn.Module):
         def forward(self, x):

@@ -73,7 +73,7 @@ def not_judged_reason(metrics: Mapping[str, Any]) -> str:
     noise = max(number(metrics, f"models.{name}.repeatability") or 0.0 for name in ("original", "unlearned"))
     if noise > UNREPEATED:
         parts.append(
-            f"A model's own answers to the same image are up to {noise:.3f} apart, so less than that says nothing."
+            f"A model's own answers to the same input are up to {noise:.3f} apart, so less than that says nothing."
         )
     answer = lookup(metrics, "inferences.class_inference.answer") or {}
     named = answer.get("deleted_classes") or []

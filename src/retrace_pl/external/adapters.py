@@ -1,27 +1,26 @@
-"""Around a foreign model: the preprocessing it was trained with before it, one form of output behind it."""
+"""Around a foreign model of images: the preprocessing it was trained with before it, one form of output behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace_pl.errors import InputError
+from retrace_pl.external.inputs import Material, ModelInputs
+from retrace_pl.external.outputs import OutputKind, as_logits, check_kind
 
-__all__ = ["ImageInput", "OutputKind", "PreparedModel", "Preprocess", "output_kind"]
+if TYPE_CHECKING:
+    from retrace_pl.external.config import PairSettings
 
-OutputKind = Literal["logits", "probabilities", "log_probabilities"]
-
-SUM_TOLERANCE = 1e-3
-"""How far the sum of a row of probabilities may be from 1: half-precision models round that much."""
+__all__ = ["ImageInput", "PreparedModel", "Preprocess"]
 
 
 @dataclass(frozen=True)
-class ImageInput:
+class ImageInput(ModelInputs):
     """The images that a model takes, as far as it is known; None where it is not.
 
     Args:
@@ -32,6 +31,8 @@ class ImageInput:
         input_range: What black and white are before the mean is subtracted: (0, 1), (-1, 1) or (0, 255).
     """
 
+    noun: ClassVar[str] = "images"
+
     image_size: int | None = None
     channels: int | None = None
     mean: tuple[float, ...] | None = None
@@ -40,13 +41,21 @@ class ImageInput:
 
     def completed(self, hint: ImageInput) -> ImageInput:
         """These values, and those of `hint` where there is none."""
-        missing = {name: getattr(hint, name) for name in self.__dataclass_fields__ if getattr(self, name) is None}
+        missing = {name: getattr(hint, name) for name in _names(self) if getattr(self, name) is None}
         return replace(self, **missing)
 
     def options(self) -> dict[str, Any]:
         """The known values by the name of their command-line option."""
-        names = {name: f"--{name.replace('_', '-')}" for name in self.__dataclass_fields__}
+        names = {name: f"--{name.replace('_', '-')}" for name in _names(self)}
         return {option: getattr(self, name) for name, option in names.items() if getattr(self, name) is not None}
+
+    def material(self, settings: PairSettings) -> Material:
+        """Images of that kind."""
+        from retrace_pl.external.images import ImageMaterial
+
+        if settings.generator_pretrained is not None:
+            raise InputError("--generator-pretrained: it makes texts, and the models take images; leave it out")
+        return ImageMaterial(self, settings.generator_size)
 
 
 class Preprocess(nn.Module):
@@ -116,8 +125,7 @@ class Preprocess(nn.Module):
 class PreparedModel(nn.Module):
     """A foreign model with its preprocessing; its outputs are class scores whose softmax are the probabilities.
 
-    Logits are passed on as they are; of probabilities the logarithm is taken, whose softmax gives them back. So every
-    foreign model looks like a classifier of this package, whatever its file says.
+    So every foreign model looks like a classifier of this package, whatever its file says; see `as_logits`.
 
     Args:
         model: The model, in eval mode.
@@ -127,51 +135,18 @@ class PreparedModel(nn.Module):
 
     def __init__(self, model: nn.Module, preprocess: Preprocess, kind: OutputKind) -> None:
         super().__init__()
-        if kind not in get_args(OutputKind):
-            raise InputError(f"--outputs: {kind!r} is none of auto, {', '.join(get_args(OutputKind))}")
+        check_kind(kind)
         self.model = model
         self.preprocess = preprocess
         self.kind: OutputKind = kind
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [n, C, H, W] in [0, 1] to logits or log-probabilities [n, K]."""
-        outputs = only_tensor(self.model(self.preprocess(images)))
-        if self.kind == "probabilities":
-            return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
-        return outputs
+        return as_logits(self.model(self.preprocess(images)), self.kind)
 
 
-def only_tensor(outputs: Any) -> Tensor:
-    """The class scores [n, K] in what a model returned: a tensor, a mapping or object with `logits`, or a 1-tuple.
-
-    Raises:
-        InputError: It returned something else.
-    """
-    found = outputs
-    if isinstance(found, Mapping):
-        found = found["logits"] if "logits" in found else next(iter(found.values())) if len(found) == 1 else found
-    elif isinstance(getattr(found, "logits", None), Tensor):
-        found = found.logits
-    elif isinstance(found, list | tuple) and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, Tensor) or found.ndim != 2:
-        what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
-        raise InputError(f"the model returns {what}; it must return class scores of shape [n, classes]")
-    return found
-
-
-def output_kind(outputs: Tensor) -> OutputKind:
-    """What rows of class scores [n, K] look like: probabilities, their logarithms, or logits otherwise."""
-    rows = outputs.detach().double()
-    if bool((rows >= -SUM_TOLERANCE).all()) and _sum_to_one(rows):
-        return "probabilities"
-    if bool((rows <= SUM_TOLERANCE).all()) and _sum_to_one(rows.exp()):
-        return "log_probabilities"
-    return "logits"
-
-
-def _sum_to_one(rows: Tensor) -> bool:
-    return bool(((rows.sum(dim=1) - 1).abs() <= SUM_TOLERANCE).all())
+def _names(inputs: ImageInput) -> list[str]:
+    return [field.name for field in fields(inputs)]
 
 
 def _text(values: tuple[float, ...]) -> str:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from retrace_pl.errors import InputError, RunError, unwritable
 
-__all__ = ["AnswerStore", "input_keys"]
+__all__ = ["KEY_BYTES", "AnswerStore", "input_keys"]
 
 Floats = NDArray[np.float32]
 
 _MAGIC = b"retrace answers 1\n"
-_KEY = 16
+KEY_BYTES = 16
 _HEAD, _CHECK = struct.Struct("<cI"), struct.Struct("<I")
 _ANSWER, _ASKED = b"A", b"Q"
 
@@ -28,7 +28,8 @@ def input_keys(inputs: Floats) -> list[bytes]:
     """A 128-bit hash of every input [n, ...], of its shape and its float32 bytes."""
     shape = repr(inputs.shape[1:]).encode()
     return [
-        hashlib.blake2b(row.tobytes(), digest_size=_KEY, key=shape).digest() for row in np.ascontiguousarray(inputs)
+        hashlib.blake2b(row.tobytes(), digest_size=KEY_BYTES, key=shape).digest()
+        for row in np.ascontiguousarray(inputs)
     ]
 
 
@@ -147,7 +148,7 @@ class AnswerStore:
             if kind == _ASKED:
                 self.asked += _CHECK.unpack(body)[0]
             elif kind == _ANSWER:
-                self._rows[body[:_KEY]] = body[_KEY:]
+                self._rows[body[:KEY_BYTES]] = body[KEY_BYTES:]
             position = end + _CHECK.size
         return position
 

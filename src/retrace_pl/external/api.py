@@ -44,7 +44,7 @@ def attack_pair(
     Args:
         original: The model before unlearning.
         unlearned: The model after it.
-        public: Public images: a folder, an `.npz` file, or a registered data set such as `digits`.
+        public: Public images or texts: a folder, a file, or a registered data set such as `digits`.
         output: The run folder; `runs/attack` where none is given.
         reference: Control: a model trained without the deleted data.
         null: Control: `original` trained again with another seed.

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from retrace_pl.data.paths import one_line
 from retrace_pl.errors import RunError
-from retrace_pl.external.adapters import SUM_TOLERANCE
-from retrace_pl.external.answers import AnswerStore, input_keys
+from retrace_pl.external.answers import AnswerStore
+from retrace_pl.external.outputs import SUM_TOLERANCE
+from retrace_pl.external.questions import ArrayQuestions, Questions
 
 __all__ = ["Ask", "BlackBox", "checked_probabilities", "python_callable"]
 
 Floats = NDArray[np.float32]
 
-Ask = Callable[[Floats, Callable[[int], None]], Any]
-"""Sends inputs float32 [n, C, S, S] and returns the answer; calls its second argument with n before every attempt."""
+Ask = Callable[[Questions, Callable[[int], None]], Any]
+"""Sends n questions and returns the answer; calls its second argument with n before every attempt."""
 
 
 class BlackBox(nn.Module):
@@ -37,7 +38,12 @@ class BlackBox(nn.Module):
         batch_size: Inputs of one batch.
         budget: Most inputs that may ever be sent with this store; None sets no limit.
         limit_option: The option that raises the budget, for messages.
+
+    Attributes:
+        present: Puts inputs [n, ...] into the form that they are asked about in; float32 numbers unless set.
     """
+
+    present: Callable[[Tensor], Questions]
 
     def __init__(
         self,
@@ -56,37 +62,41 @@ class BlackBox(nn.Module):
         self.budget = budget
         self.limit_option = limit_option
         self.classes = store.classes
+        self.present = ArrayQuestions
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs [n, C, S, S] to probabilities [n, K], without gradients.
+        """Map inputs [n, ...] to probabilities [n, K], without gradients.
 
         Raises:
             RunError: The budget does not allow the new inputs, nobody answers, or the answer is none.
         """
-        array = inputs.detach().to("cpu", torch.float32).contiguous().numpy()
-        return torch.from_numpy(self._answers(array)).to(inputs.device)
+        return torch.from_numpy(self._answers(self.present(inputs))).to(inputs.device)
 
     def fresh(self, inputs: Tensor) -> Tensor:
-        """Asks for inputs [n, C, S, S] although they may have been answered before; the answers are not kept."""
-        array = inputs.detach().to("cpu", torch.float32).contiguous().numpy()
-        parts = [self._asked(array[start : start + self.batch_size]) for start in range(0, len(array), self.batch_size)]
+        """Asks for inputs [n, ...] although they may have been answered before; the answers are not kept."""
+        questions = self.present(inputs)
+        rows = range(len(questions))
+        parts = [
+            self._asked(questions.rows(rows[start : start + self.batch_size]))
+            for start in range(0, len(questions), self.batch_size)
+        ]
         return torch.from_numpy(np.concatenate(parts))
 
-    def _answers(self, inputs: Floats) -> Floats:
-        keys = input_keys(inputs)
+    def _answers(self, questions: Questions) -> Floats:
+        keys = questions.keys()
         new = {key: row for row, key in enumerate(keys)}  # the same input twice in a batch is one question
         missing = [
             row for (key, row), known in zip(new.items(), self.store.find(list(new)), strict=True) if known is None
         ]
         for start in range(0, len(missing), self.batch_size):
             rows = missing[start : start + self.batch_size]
-            self.store.add([keys[row] for row in rows], self._asked(inputs[rows]))
+            self.store.add([keys[row] for row in rows], self._asked(questions.rows(rows)))
         found = [answer for answer in self.store.find(keys) if answer is not None]
         return np.stack(found)
 
-    def _asked(self, inputs: Floats) -> Floats:
-        answer = self.ask(inputs, self._charge)
-        probabilities = checked_probabilities(answer, len(inputs), self.classes, self.name)
+    def _asked(self, questions: Questions) -> Floats:
+        answer = self.ask(questions, self._charge)
+        probabilities = checked_probabilities(answer, len(questions), self.classes, self.name)
         self.classes = probabilities.shape[1]
         return probabilities
 
@@ -133,13 +143,13 @@ def checked_probabilities(answer: Any, n: int, classes: int | None, name: str) -
     return values.clip(min=0).astype(np.float32)
 
 
-def python_callable(function: Callable[[Floats], Any], name: str) -> Ask:
-    """A callable that takes float32 [n, C, S, S] and returns probabilities [n, K], as something to ask."""
+def python_callable(function: Callable[[Any], Any], name: str) -> Ask:
+    """A callable of float32 numbers [n, ...] or of a list of n texts that returns probabilities [n, K], to ask."""
 
-    def ask(inputs: Floats, charge: Callable[[int], None]) -> Any:
-        charge(len(inputs))
+    def ask(questions: Questions, charge: Callable[[int], None]) -> Any:
+        charge(len(questions))
         try:
-            return function(inputs.copy())
+            return function(questions.argument())
         except Exception as error:
             raise RunError(f"{name} fails: {one_line(error)}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,18 +13,17 @@ from retrace_pl.attacks import Attack, ReTrace
 from retrace_pl.audit import VerdictThresholds
 from retrace_pl.envs import LatentSettings
 from retrace_pl.errors import InputError
-from retrace_pl.external.adapters import ImageInput, OutputKind
+from retrace_pl.external.adapters import ImageInput
 from retrace_pl.external.endpoint import EndpointSettings
-from retrace_pl.models import DCGAN, Generator
+from retrace_pl.external.inputs import ModelInputs
+from retrace_pl.external.outputs import OutputKind
+from retrace_pl.external.texts import TextInput
+from retrace_pl.models import Generator
 from retrace_pl.pipeline.config import GeneratorSettings, TraceSettings, TrainerSettings
-from retrace_pl.pipeline.parsing import config_folders, read_mapping
 from retrace_pl.searchers import SB3Searcher, Searcher
 from retrace_pl.traces import Access
 
 __all__ = ["ModelSettings", "PairData", "PairSettings", "PublicGeneratorSettings", "SearchSettings"]
-
-GENERATOR_STEPS = 6000
-"""Updates of the generator where its epochs are not set: between those of the packaged audits."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class ModelSettings:
         model_args: Its arguments.
         classes: Number of classes, where weights do not tell.
         outputs: What the models return; None: found out from a batch.
-        images: What was declared of the images the models take.
+        declared: What was declared of the records the models take, an entry for every kind; images first, which
+            they are where nobody says otherwise.
         access: What the attack may see; None: as much as the models' formats allow.
         endpoint: How HTTP endpoints are asked.
         budget: Most inputs that each black box may ever be sent; None: what the plan needs, and a
@@ -49,7 +49,7 @@ class ModelSettings:
     model_args: dict[str, Any] | None = None
     classes: int | None = None
     outputs: OutputKind | None = None
-    images: ImageInput = field(default_factory=ImageInput)
+    declared: tuple[ModelInputs, ...] = (ImageInput(), TextInput())
     access: Access | None = None
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     budget: int | None = None
@@ -63,9 +63,9 @@ class PairData:
         public: What the generator is trained on and the trace is fitted to.
         deleted: The deleted records, for the evaluation alone.
         heldout: Unseen records of the same kind, for the evaluation alone.
-        public_size: Most public images kept.
-        exclude_classes: Classes left out of the public images.
-        deleted_classes: Classes that were deleted, as the models count them; None: read from the deleted images.
+        public_size: Most public records kept.
+        exclude_classes: Classes left out of the public records.
+        deleted_classes: Classes that were deleted, as the models count them; None: read from the deleted records.
         deletion: What the auditor was told: whole classes were deleted, or single records.
     """
 
@@ -80,15 +80,17 @@ class PairData:
 
 @dataclass
 class PublicGeneratorSettings:
-    """How the generator is built and trained on the public images.
+    """How the generator is built and trained on the public records.
 
     Args:
-        model: architecture; called with the shape of one image; unset: the packaged DCGAN for its size.
-        epochs: passes over the public images; unset: as many as make about 6,000 updates, at least 5 and at most 150.
-        batch_size: images a step.
-        optimizer: optimiser of both networks in place of the task's Adam; called with the parameters.
-        scheduler: learning-rate scheduler of both networks, stepped once an epoch; called with each optimiser.
-        task: further settings of `GeneratorTask`, such as its learning rates and the decay of the averaged weights.
+        model: architecture; called with the shape of one image, or with the longest text in tokens and the size of the
+            vocabulary; unset: the packaged DCGAN for the size of the images, or the packaged GPT-2 in miniature.
+        epochs: passes over the public records; unset: as many as make about 6,000 updates, at least 5 and at most 150;
+            with texts 1,300, 4 and 40.
+        batch_size: records a step.
+        optimizer: optimiser in place of the task's own; called with the parameters.
+        scheduler: learning-rate scheduler, stepped once an epoch; called with the optimiser.
+        task: further settings of `GeneratorTask` or `TextGeneratorTask`, such as learning rates.
     """
 
     model: Callable[[tuple[int, ...]], Generator] | None = None
@@ -98,24 +100,35 @@ class PublicGeneratorSettings:
     scheduler: LRSchedulerCallable | None = None
     task: dict[str, Any] = field(default_factory=dict)
 
-    def for_images(self, count: int) -> GeneratorSettings:
-        """The same settings with the epochs for that many public images.
+    def completed(
+        self,
+        packaged: Callable[[tuple[int, ...]], Generator],
+        count: int,
+        updates: int,
+        *,
+        fewest: int,
+        most: int,
+        task: Mapping[str, Any] | None = None,
+    ) -> GeneratorSettings:
+        """The same settings with an architecture, and with the epochs for so many public records.
+
+        Args:
+            packaged: Architecture where none is set.
+            count: Number of public records.
+            updates: About how many updates there are where the epochs are not set.
+            fewest: Fewest epochs then.
+            most: Most epochs then.
+            task: Settings of the packaged architecture's task; those that are set go first.
 
         Raises:
             InputError: A setting is out of range.
         """
         epochs = self.epochs
         if epochs is None:
-            epochs = min(150, max(5, round(GENERATOR_STEPS * self.batch_size / count)))
-        model = self.model or packaged_generator
-        return GeneratorSettings(model, epochs, self.batch_size, self.optimizer, self.scheduler, self.task)
-
-
-def packaged_generator(shape: tuple[int, ...]) -> DCGAN:
-    """The DCGAN of the packaged configurations for images [C, S, S]: the one of 16 pixels, or the one of 32."""
-    name = "dcgan_16" if shape[-1] <= 16 else "dcgan_32"
-    file = next(path for folder in config_folders() if (path := folder / "model" / f"{name}.yaml").is_file())
-    return DCGAN(shape, **read_mapping(file, "--generator.model")["init_args"])
+            epochs = min(most, max(fewest, round(updates * self.batch_size / count)))
+        wanted = {**(task or {} if self.model is None else {}), **self.task}
+        model = self.model or packaged
+        return GeneratorSettings(model, epochs, self.batch_size, self.optimizer, self.scheduler, wanted)
 
 
 @dataclass
@@ -123,7 +136,7 @@ class SearchSettings:
     """How the attack searches.
 
     Args:
-        generator: the generator that is trained on the public images.
+        generator: the generator that is trained on the public records.
         searcher: who moves in the generator's latent space.
         attack: how candidates become reconstructions.
         rivals: other searchers run at the same budget and shown beside the attack.
@@ -183,6 +196,7 @@ class PairSettings:
         search: The search.
         generator_size: Side of the generated images.
         generator_weights: Weights of a generator that was trained before.
+        generator_pretrained: A GPT-2 that a generator of texts starts from, by name or folder.
         plain: All settings as plain values, for keys.
         text: All settings as YAML.
     """
@@ -192,5 +206,6 @@ class PairSettings:
     search: SearchSettings
     generator_size: int | None
     generator_weights: str | None
+    generator_pretrained: str | None
     plain: dict[str, Any]
     text: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import email.utils
 import json
 import random
@@ -10,18 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
-import numpy as np
-from numpy.typing import NDArray
 
 from retrace_pl.data.paths import expand, one_line
 from retrace_pl.errors import InputError, RunError
+from retrace_pl.external.questions import Encoding, Questions
 
 __all__ = ["EndpointSettings", "HttpEndpoint"]
-
-Floats = NDArray[np.float32]
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that say nothing about the request itself."""
@@ -39,7 +35,7 @@ class EndpointSettings:
         batch: Inputs of one request.
         timeout: Seconds until a request counts as failed.
         retries: Further attempts after one that failed for a reason that may pass.
-        encoding: How inputs are sent: `base64` of float32 in little-endian order, or nested `list`s.
+        encoding: How numbers are sent: `base64` of float32 in little-endian order, or nested `list`s.
         headers: Further headers, each `Name: value`; `$NAME` is taken from the environment, so that no secret has to
             be written down.
 
@@ -50,7 +46,7 @@ class EndpointSettings:
     batch: int = 64
     timeout: float = 30.0
     retries: int = 5
-    encoding: Literal["base64", "list"] = "base64"
+    encoding: Encoding = "base64"
     headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -70,7 +66,8 @@ class HttpEndpoint:
     """Asks an endpoint for probabilities, one batch with every call.
 
     A request is a POST of JSON, ``{"inputs": {"shape": [n, C, S, S], "dtype": "float32", "data": BASE64}}`` or
-    ``{"inputs": [[[[...]]]]}``; the answer is ``{"probabilities": [[...], ...]}``, one row for each input.
+    ``{"inputs": [[[[...]]]]}``, of texts ``{"inputs": ["...", ...]}``; the answer is
+    ``{"probabilities": [[...], ...]}``, one row for each input.
 
     What may pass is tried again: no connection, a connection that breaks, no answer in time, and the statuses 408,
     425, 429, 500, 502, 503 and 504. Between attempts it waits for half a second, twice as long each time and at most a
@@ -105,20 +102,20 @@ class HttpEndpoint:
         """Closes the connection."""
         self._client.close()
 
-    def __call__(self, inputs: Floats, charge: Callable[[int], None]) -> Any:
-        """Sends inputs float32 [n, C, S, S] and returns what the answer has under `probabilities`.
+    def __call__(self, questions: Questions, charge: Callable[[int], None]) -> Any:
+        """Sends questions and returns what the answer has under `probabilities`.
 
         Args:
-            inputs: The batch.
+            questions: The batch.
             charge: Called with n before every attempt; may refuse by raising.
 
         Raises:
             RunError: The endpoint does not answer, or refuses the request.
         """
-        content = json.dumps({"inputs": self._encoded(inputs)}).encode()
+        content = json.dumps({"inputs": questions.content(self.settings.encoding)}).encode()
         failure = ""
         for attempt in range(self.settings.retries + 1):
-            charge(len(inputs))
+            charge(len(questions))
             try:
                 status, headers, body = self._post(content)
             except httpx2.RequestError as error:
@@ -168,12 +165,6 @@ class HttpEndpoint:
         if not isinstance(answer, dict) or "probabilities" not in answer:
             raise RunError(f'{self.url} answers with JSON that has no "probabilities"')
         return answer["probabilities"]
-
-    def _encoded(self, inputs: Floats) -> Any:
-        if self.settings.encoding == "list":
-            return inputs.tolist()
-        data = base64.b64encode(inputs.astype("<f4").tobytes()).decode("ascii")
-        return {"shape": list(inputs.shape), "dtype": "float32", "data": data}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""The stages that judge and report: metrics.json with a verdict or, without deleted images, with what can be said."""
+"""The stages that judge and report: metrics.json with a verdict or, without deleted records, with what can be said."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from torch import Tensor
 from retrace_pl.audit import decide, not_finite
 from retrace_pl.external.black_box import BlackBox
 from retrace_pl.external.generator import load_generator
-from retrace_pl.external.judging import Truth, judge_candidates, leakages, target_classes
+from retrace_pl.external.judging import Truth, device_of, judge_candidates, leakages, target_classes
 from retrace_pl.external.null_pair import against_null
 from retrace_pl.external.run import CHECKS, ORIGINAL, REFERENCE, UNLEARNED, PairRun
 from retrace_pl.external.searches import INFERENCE, PairModels
 from retrace_pl.files import read_json, read_tensors, write_json, write_tensors
-from retrace_pl.metrics import nearest_records
 from retrace_pl.pipeline.attack_stage import CANDIDATES, SEARCHES
-from retrace_pl.pipeline.evaluate_stage import EVALUATION, METRICS, package_versions
+from retrace_pl.pipeline.evaluate_stage import EVALUATION, METRICS, TEXTS, package_versions
 from retrace_pl.pipeline.judge import average
 from retrace_pl.pipeline.report_stage import write_views
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR
@@ -31,10 +30,10 @@ from retrace_pl.traces import calibrate
 __all__ = ["evaluate", "report"]
 
 _PICTURES = (("distribution", "inputs", "nearest"), ("instance", "instance", "instance_nearest"))
-"""Pictures in the report: what it calls them, the tensor, and what it calls their nearest deleted images."""
+"""Pictures in the report: what it calls them, the tensor, and what it calls their nearest deleted records."""
 
 SHOWN_TRACES = 2000
-"""Images of a group that are scored for the report, at most."""
+"""Records of a group that are scored for the report, at most."""
 
 
 def evaluate(run: PairRun) -> list[str]:
@@ -60,6 +59,7 @@ def evaluate(run: PairRun) -> list[str]:
         "name": run.settings.search.name,
         "judged": truth is not None,
         "setting": _setting(run, models, searches[f"{AUDITED}-0"]["signals"]),
+        **run.material.domain.facts(),
         "models": _models(run, checks),
         "classes": list(_class_names(run)),
         **_quality(run, truth),
@@ -74,7 +74,7 @@ def evaluate(run: PairRun) -> list[str]:
         "inferences": read_json(run.folder.path(INFERENCE)),
         "significance": significances,
         "gaps": {name: arms.gap(name) for name in names},
-        "floors": truth.floors() if truth is not None else {},
+        "floors": truth.floors(run.top_k) if truth is not None else {},
         "leakage": leakages(run, truth, arms.inputs()) if truth is not None else {},
         "budget": {
             "queries": run.settings.search.queries,
@@ -96,14 +96,19 @@ def evaluate(run: PairRun) -> list[str]:
     words = {"verdict": str(verdict.status), "verdict_reason": verdict.reason}
     metrics = {"schema": 1, **words, "verdict_kinds": [str(kind) for kind in verdict.kinds], **metrics}
     metrics["checks"] = [asdict(check) for check in verdict.checks]
-    write_tensors(run.folder.path(EVALUATION), {**arms.pictures(names), **tensors, **p_values})
+    pictures = arms.pictures(names)
+    write_tensors(run.folder.path(EVALUATION), {**pictures, **tensors, **p_values})
+    texts = {name: run.material.domain.texts(inputs) for name, inputs in pictures.items() if inputs.ndim > 1}
+    said = {name: told for name, told in texts.items() if told is not None}
+    if said:
+        write_json(run.folder.path(TEXTS), said)
     write_json(run.folder.path(METRICS), metrics)
-    return [METRICS, EVALUATION]
+    return [METRICS, EVALUATION, *([TEXTS] if said else [])]
 
 
 def report(run: PairRun) -> list[str]:
     """Writes report.html, overview.png and TensorBoard's evaluation runs from the files of the earlier stages."""
-    return write_views(run.folder, load_generator(run))
+    return write_views(run.folder, load_generator(run), run.material.domain.texts)
 
 
 class _Arms:
@@ -133,12 +138,12 @@ class _Arms:
         }
 
     def _repeat(self, label: str, *, scored: bool) -> dict[str, Any]:
-        level = self.run.settings.search.level
+        domain, level = self.run.material.domain, self.run.settings.search.level
         scores = self.candidates[f"{label}/scores"] if scored else None
         best = self.candidates[f"{label}/instance_score"] if scored else None
         return {
-            "instance": judge_candidates(self.candidates[f"{label}/instance"], best, self.truth, level),
-            "distribution": judge_candidates(self.candidates[f"{label}/inputs"], scores, self.truth, level),
+            "instance": judge_candidates(self.candidates[f"{label}/instance"], best, self.truth, domain, level),
+            "distribution": judge_candidates(self.candidates[f"{label}/inputs"], scores, self.truth, domain, level),
             "label": label,
         }
 
@@ -154,7 +159,7 @@ class _Arms:
         return {"gap": float(np.mean([record["gap"] for record in records])), "labels": labels.tolist()}
 
     def pictures(self, names: list[str]) -> dict[str, Tensor]:
-        """Candidates of the first repeats, beside their nearest deleted images where there are any."""
+        """Candidates of the first repeats, beside their nearest deleted records where there are any."""
         shown: dict[str, Tensor] = {}
         for name in names:
             arm, label = name.removeprefix("rival."), self.labels(name)[0]
@@ -162,16 +167,17 @@ class _Arms:
                 inputs = self.candidates[f"{label}/{stored}"]
                 shown[f"{arm}.{kind}"] = inputs
                 if self.truth is not None:
-                    shown[f"{arm}.{nearest}"] = self.truth.deleted[nearest_records(inputs, self.truth.deleted).position]
+                    position = self.truth.domain.nearest(inputs, self.truth.deleted).position
+                    shown[f"{arm}.{nearest}"] = self.truth.deleted[position]
             if name != PRIOR:
                 shown[f"{arm}.scores"] = self.candidates[f"{label}/scores"]
-            if self.truth is not None and self.truth.outcome != "mse":
+            if self.truth is not None and self.truth.counts:
                 shown[f"{arm}.success"] = self.truth.outcomes(shown[f"{arm}.distribution"]).float()
         return shown
 
 
 def _traces(run: PairRun, models: PairModels, truth: Truth | None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Scores of public, deleted and unseen images for the report, and how well they tell deleted from public ones."""
+    """Scores of public, deleted and unseen records for the report, and how well they tell deleted from public ones."""
     scorer = models.scorer(UNLEARNED)
     groups = {"public": models.public}
     if truth is not None:
@@ -189,7 +195,7 @@ def _traces(run: PairRun, models: PairModels, truth: Truth | None) -> tuple[dict
 
 
 def _quality(run: PairRun, truth: Truth | None) -> dict[str, Any]:
-    """Share of the deleted images that each model gets right, where their classes are known."""
+    """Share of the deleted records that each model gets right, where their classes are known."""
     empty: dict[str, Any] = {"original": None, "unlearning": None, "retrained": None}
     if truth is None or run.deleted is None or not truth.targets:
         return empty
@@ -203,7 +209,7 @@ def _quality(run: PairRun, truth: Truth | None) -> dict[str, Any]:
 
 @torch.no_grad()
 def _accuracy(run: PairRun, role: str, truth: Truth, labels: Tensor) -> float:
-    device = torch_device(run.settings.search.trainer)
+    device = device_of(run.models[role])
     predicted = [run.models[role](part.to(device)).argmax(dim=1).cpu() for part in torch.split(truth.deleted, 256)]
     return float((torch.cat(predicted) == labels).double().mean())
 
@@ -225,7 +231,9 @@ def _setting(run: PairRun, models: PairModels, signals: list[str]) -> dict[str, 
         "searcher": type(search.searcher).__name__,
         "attack": type(search.attack).__name__,
         "generator": type(models.generator).__name__,
-        "generator_weights": "brought along" if run.settings.generator_weights else "trained on the public images",
+        "generator_weights": "brought along"
+        if run.settings.generator_weights
+        else f"trained on the public {run.material.noun}",
         "classifier": run.opened[ORIGINAL].format,
         "models": {role: model.format for role, model in run.opened.items()},
         "normaliser": type(search.traces.normaliser).__name__,
@@ -233,21 +241,21 @@ def _setting(run: PairRun, models: PairModels, signals: list[str]) -> dict[str, 
         "signal": search.traces.signal,
         "signals": signals,
         "tau": search.latent.tau,
-        "preprocessing": {name: value for name, value in asdict(run.images).items() if value is not None},
+        "preprocessing": {name: value for name, value in run.material.facts().items() if value is not None},
     }
 
 
 def _public_includes(run: PairRun, deleted: tuple[int, ...] | None) -> bool | None:
-    """Whether the public images have examples of the deleted classes; None where nobody knows."""
+    """Whether the public records have examples of the deleted classes; None where nobody knows."""
     names = run.public.classes
     if not deleted or names is None:
         return None
-    shown = {names[label] for label in torch.unique(run.public.tensors.labels).tolist()}
+    shown = {names[label] for label in torch.unique(run.public.records.labels).tolist()}
     return any(_class_names(run)[index] in shown for index in deleted)
 
 
 def _class_names(run: PairRun) -> tuple[str, ...]:
-    """The public images' class names where there is one for each class of the models, else numbers."""
+    """The public records' class names where there is one for each class of the models, else numbers."""
     names = run.public.classes
     return names if names is not None and len(names) == run.classes else tuple(map(str, range(run.classes)))
 

@@ -1,4 +1,4 @@
-"""The stage that makes the generator: trained on the public images, or brought along."""
+"""The stage that makes the generator: trained on the public records, or brought along."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from retrace_pl.external.run import PairRun
 from retrace_pl.files import write_tensors
 from retrace_pl.models import Generator
 from retrace_pl.pipeline.checkpoints import discard_checkpoints
+from retrace_pl.pipeline.config import GeneratorSettings
 from retrace_pl.pipeline.run_folder import load_weights, seed_for, seeded_module
 from retrace_pl.pipeline.train_stages import GENERATOR, weights_file
 from retrace_pl.pipeline.training import check_finite, fit
@@ -20,22 +21,24 @@ __all__ = ["generator", "load_generator"]
 
 
 def generator(run: PairRun) -> list[str]:
-    """Trains the generator on the public images, or takes the weights that were given."""
+    """Trains the generator on the public records, or takes the weights that were given."""
     seed = seed_for(run.settings.search.seed, GENERATOR)
-    settings = run.settings.search.generator.for_images(len(run.public))
-    if settings.model is None:  # pragma: no cover - `for_images` fills it
-        raise RunError("the generator has no architecture")
-    model = seeded_module(lambda: settings.model(_shape(run)), seed)
+    settings = _settings(run)
+    model = seeded_module(lambda: settings.model(run.material.sample_space()), seed)
+    run.material.check_generator(model)
     if run.settings.generator_weights is not None:
         _take(run, model)
     else:
-        run.console.print(f"training {GENERATOR}: {settings.epochs} epochs on {len(run.public):,} public images")
+        run.console.print(
+            f"training {GENERATOR}: {settings.epochs} epochs on {len(run.public):,} public {run.material.noun}"
+        )
         task = generator_task(
             model, seed=seed, optimizer=settings.optimizer, scheduler=settings.scheduler, **settings.task
         )
+        task.decode = run.material.domain.texts
         fit(
             task,
-            GivenRecords(run.public.tensors, settings.batch_size, seed),
+            GivenRecords(run.public.loader, settings.batch_size, seed),
             name=GENERATOR,
             key=run.key("generator"),
             epochs=settings.epochs,
@@ -54,7 +57,7 @@ def generator(run: PairRun) -> list[str]:
 
 def load_generator(run: PairRun) -> Generator:
     """The run's generator, frozen, in eval mode, on the CPU."""
-    model = run.settings.search.generator.for_images(len(run.public)).model(_shape(run))
+    model = _settings(run).model(run.material.sample_space())
     load_weights(model, run.folder.path(weights_file(GENERATOR)))
     return model.requires_grad_(False)
 
@@ -66,10 +69,10 @@ def _take(run: PairRun, model: Generator) -> None:
         load_weights(model, path)
     except (InputError, RunError) as error:
         raise InputError(
-            f"--generator-weights: {path} does not hold the weights of this {type(model).__name__} for images "
-            f"{list(_shape(run))}; name the architecture with --generator.model"
+            f"--generator-weights: {path} does not hold the weights of this {type(model).__name__} for "
+            f"{run.material.noun} {list(run.material.sample_space())}; name the architecture with --generator.model"
         ) from error
 
 
-def _shape(run: PairRun) -> tuple[int, ...]:
-    return tuple(run.public.tensors.pixels.shape[1:])
+def _settings(run: PairRun) -> GeneratorSettings:
+    return run.material.generator(run.settings.search.generator, len(run.public))

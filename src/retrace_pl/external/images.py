@@ -1,56 +1,110 @@
-"""The data of an attack on foreign models: a folder, an ``.npz`` file, or a registered data set by name."""
+"""Attacks on foreign models of images: their data, their preprocessing, and the generator that suits them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrace_pl.data import ImageFolderSource, ImageSource, LabelledTensors, RawImages
+from retrace_pl.data.loading import build_loader
 from retrace_pl.data.paths import expand, explained
 from retrace_pl.data.pixels import ArrayImages, materialise
 from retrace_pl.data.sources.folder import unlabelled_images
 from retrace_pl.errors import InputError
-from retrace_pl.external.state_dict import import_named
-from retrace_pl.pipeline.parsing import config_folders, read_mapping
+from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess
+from retrace_pl.external.inputs import Material, ModelInputs, RecordSet, few_of
+from retrace_pl.external.outputs import OutputKind
+from retrace_pl.external.packaged import packaged_model, registered_source
+from retrace_pl.external.questions import ArrayQuestions, Questions
+from retrace_pl.metrics import ImageDomain
+from retrace_pl.models import DCGAN
+from retrace_pl.pipeline.config import GeneratorSettings
 
-__all__ = ["ImageSet", "read_images"]
+if TYPE_CHECKING:
+    from retrace_pl.external.config import PublicGeneratorSettings
+
+__all__ = ["ImageMaterial", "packaged_generator", "read_images"]
+
+GENERATOR_STEPS = 6000
+"""Updates of the generator where its epochs are not set: between those of the packaged audits."""
 
 _TEXT_FILES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".arrow")
 _IMAGE_KEYS, _LABEL_KEYS = ("x", "images", "train_images"), ("y", "labels", "train_labels")
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images, with their classes where they are known.
+class ImageMaterial(Material):
+    """Images [n, C, S, S] in [0, 1].
 
     Args:
-        tensors: The records; labels are all 0 where the images have none.
-        classes: Class names; None where the images have no labels.
-        title: Short name for reports.
+        inputs: What was declared of them, completed by what the models' files say.
+        size: Side of the generated images; None: the models' own where a small generator can make it, and at most 32.
+
+    Raises:
+        InputError: A value is missing or out of range.
     """
 
-    tensors: LabelledTensors
-    classes: tuple[str, ...] | None
-    title: str
+    noun = "images"
+    advice = "check --image-size and --channels"
+    declared = "--input-range, --mean and --std"
 
-    def __len__(self) -> int:
-        return len(self.tensors)
+    def __init__(self, inputs: ImageInput, size: int | None = None) -> None:
+        self.inputs = inputs
+        self.preprocess = Preprocess(inputs)
+        own = self.preprocess.image_size
+        self.size = size if size is not None else own if own in (8, 16, 32) else 16 if own < 16 else 32
+        self.domain = ImageDomain()
 
-    @property
-    def inputs(self) -> Tensor:
-        """The images as float32 [n, C, S, S] in [0, 1]."""
-        return self.tensors.inputs
+    def check(self, option: str, inputs: ModelInputs | None) -> None:
+        """Nothing: what files say has gone into the preprocessing."""
 
-    @property
-    def labels(self) -> Tensor | None:
-        """Classes int64 [n], where they are known."""
-        return None if self.classes is None else self.tensors.labels
+    def read(
+        self, name: str, option: str, *, exclude: tuple[str, ...] = (), limit: int | None = None, seed: int = 0
+    ) -> RecordSet:
+        """See `read_images`."""
+        channels = self.preprocess.channels
+        return read_images(name, option, self.size, channels, exclude=exclude, limit=limit, seed=seed)
+
+    def ready(self, batch: Tensor) -> Tensor:
+        """Resized, put in range and standardised."""
+        return torch.as_tensor(self.preprocess(batch))
+
+    def present(self, inputs: Tensor) -> Questions:
+        """The numbers themselves."""
+        return ArrayQuestions(inputs)
+
+    def prepare(self, model: nn.Module, kind: OutputKind) -> nn.Module:
+        """The model behind its preprocessing."""
+        return PreparedModel(model, Preprocess(self.inputs), kind).eval()
+
+    def generator(self, settings: PublicGeneratorSettings, count: int) -> GeneratorSettings:
+        """The packaged DCGAN of that size, with about 6,000 updates; what is set goes first."""
+        return settings.completed(packaged_generator, count, GENERATOR_STEPS, fewest=5, most=150)
+
+    def sample_space(self) -> tuple[int, ...]:
+        """Channels and sides (C, S, S)."""
+        return (self.preprocess.channels, self.size, self.size)
+
+    def check_generator(self, model: nn.Module) -> None:
+        """Nothing: its architecture is called with the size."""
+
+    def take_public(self, public: RecordSet) -> None:
+        """Nothing: distances between images need no other data."""
+
+    def facts(self) -> dict[str, Any]:
+        """Size, channels, mean, standard deviation and range."""
+        return asdict(self.inputs)
+
+
+def packaged_generator(shape: tuple[int, ...]) -> DCGAN:
+    """The DCGAN of the packaged configurations for images [C, S, S]: the one of 16 pixels, or the one of 32."""
+    return DCGAN(shape, **packaged_model("dcgan_16" if shape[-1] <= 16 else "dcgan_32"))
 
 
 def read_images(
@@ -62,7 +116,7 @@ def read_images(
     exclude: tuple[str, ...] = (),
     limit: int | None = None,
     seed: int = 0,
-) -> ImageSet:
+) -> RecordSet:
     """Reads images and brings them to one size.
 
     Args:
@@ -87,17 +141,14 @@ def read_images(
         images, classes, title = _archive(path, option)
     else:
         images, classes, title = _registered(name, option)
-    positions = np.arange(len(images.labels))
-    if exclude:
-        positions = positions[~np.isin(images.labels, _numbers(exclude, classes, name))]
-    if limit is not None and limit < len(positions):
-        positions = np.sort(np.random.default_rng(seed).permutation(positions)[:limit])
+    known = torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
+    positions = few_of(known, classes, name, exclude, limit, seed)
     if len(positions) == 0:
         raise InputError(f"{option}: {name} has no images that are not left out")
     with explained(f"{option}: {name} cannot be read"):
-        pixels = materialise(images, positions, image_size, channels)
-    labels = torch.from_numpy(np.asarray(images.labels[positions], dtype=np.int64))
-    return ImageSet(LabelledTensors(torch.from_numpy(pixels), labels, torch.from_numpy(positions)), classes, title)
+        pixels = materialise(images, positions.numpy(), image_size, channels)
+    records = LabelledTensors(torch.from_numpy(pixels), known[positions], positions)
+    return RecordSet(records, classes, title, partial(build_loader, records, augmentation="none"))
 
 
 Found = tuple[RawImages, tuple[str, ...] | None, str]
@@ -108,8 +159,8 @@ def _refuse_texts(path: Path, option: str) -> None:
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     if files and all(file.suffix.lower() in _TEXT_FILES for file in files):
         raise InputError(
-            f"{option}: {path} holds tables or texts, and pairs brought along are of images only; give a folder of "
-            "images or an .npz file, or audit texts with `retrace audit --config ag_news_distilbert`"
+            f"{option}: {path} holds tables or texts, and the models take images; give a folder of images or an .npz "
+            "file, or name the tokenizer of models of texts with --tokenizer"
         )
 
 
@@ -131,6 +182,8 @@ def _archive(path: Path, option: str) -> Found:
         if key is None:
             raise InputError(f"{option}: {path} has no array x or images; it has {', '.join(names) or 'nothing'}")
         images = archive[key]
+        if images.ndim == 0 or len(images) == 0:
+            raise InputError(f"{option}: {path} has no images in {key}, whose shape is {list(images.shape)}")
         labels: NDArray[Any] = archive[label_key] if label_key else np.zeros(len(images), dtype=np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -154,35 +207,10 @@ def _bytes(images: NDArray[Any], what: str) -> NDArray[np.uint8]:
 
 
 def _registered(name: str, option: str) -> Found:
-    stem, _, partition = name.partition(":")
-    files = {file.stem: file for folder in reversed(config_folders()) for file in (folder / "data").glob("*.yaml")}
-    if stem not in files or partition not in ("", "train", "test"):
-        known = ", ".join(sorted(files))
-        raise InputError(
-            f"{option}: {name} is no folder, no .npz file and no registered data set; registered are: {known}, each "
-            "also as NAME:test"
-        )
-    part = read_mapping(files[stem], option)["init_args"]["source"]
-    kind = import_named(part["class_path"], option)
-    if not (isinstance(kind, type) and issubclass(kind, ImageSource)):
-        raise InputError(f"{option}: {stem} holds no images; name a data set of images")
-    source: ImageSource = kind(**part.get("init_args", {}))
+    source: ImageSource
+    source, partition = registered_source(name, option, ImageSource, "no folder, no .npz file", "images")
     opened = source.open()
     images = opened.test if partition == "test" else opened.train
     if images is None:
-        raise InputError(f"{option}: {stem} has no test partition; name the data set alone")
+        raise InputError(f"{option}: {name.partition(':')[0]} has no test partition; name the data set alone")
     return images, opened.classes, source.title
-
-
-def _numbers(wanted: tuple[str, ...], classes: tuple[str, ...] | None, name: str) -> list[int]:
-    if classes is None:
-        raise InputError(f"--exclude-classes: {name} has no labels to leave classes out by")
-    found = []
-    for value in wanted:
-        if value in classes:
-            found.append(classes.index(value))
-        elif value.isdecimal() and int(value) < len(classes):
-            found.append(int(value))
-        else:
-            raise InputError(f"--exclude-classes: {name} has no class {value}; it has {', '.join(classes[:20])}")
-    return found

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from retrace_pl.audit import avoidable_leakage, excess_leakage, record_leakage
 from retrace_pl.errors import InputError
-from retrace_pl.external.images import ImageSet
+from retrace_pl.external.inputs import RecordSet
 from retrace_pl.external.run import EVALUATOR, ORIGINAL, PairRun
-from retrace_pl.metrics import (
-    SSIM,
-    CentredCosine,
-    Diversity,
-    distance_matrix,
-    intra_class_mse,
-    mse_floors,
-    nearest_records,
-    pairwise_mse,
-    ssim_window,
-    wilson_interval,
-)
-from retrace_pl.metrics.distances import cross_pairwise_mse
+from retrace_pl.metrics import Domain, wilson_interval
 from retrace_pl.pipeline.run_folder import seed_for
 
 __all__ = ["Truth", "judge_candidates", "leakages", "target_classes"]
@@ -34,105 +25,133 @@ BATCH = 256
 
 @dataclass
 class Truth:
-    """The deleted images and what follows from them.
+    """The deleted records and what follows from them.
 
     Args:
-        deleted: Deleted images [n, C, S, S].
+        domain: Distances and metrics of such records.
+        deleted: Deleted records [n, ...].
         labels: Their classes [n] as the models count, where they are known; else zeros.
         targets: Classes whose prediction is a success; empty where they are not known, or are all classes.
-        heldout: Unseen images of the same kind [h, C, S, S], where they were given.
-        centre: Mean public image, which the centred cosine subtracts.
+        heldout: Unseen records of the same kind [h, ...], where they were given.
+        centre: Mean public record, which the centred cosine subtracts; None where records have no mean.
         original: f+ with its preprocessing.
         evaluator: The independent classifier, where one was given.
     """
 
+    domain: Domain
     deleted: Tensor
     labels: Tensor
     targets: tuple[int, ...]
     heldout: Tensor | None
-    centre: Tensor
+    centre: Tensor | None
     original: nn.Module
     evaluator: nn.Module | None
-    success_mse: float | None = field(init=False)
+    threshold: float | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.success_mse = intra_class_mse(self.deleted, self.labels)
+        self.threshold = self.domain.success_threshold(self.deleted, self.labels)
 
     @classmethod
     def of(cls, run: PairRun) -> Truth | None:
-        """What is known of the deletion; None where no deleted images were given."""
+        """What is known of the deletion; None where no deleted records were given."""
         if run.deleted is None:
             return None
         targets, labels = target_classes(run, run.deleted)
         return cls(
+            domain=run.material.domain,
             deleted=run.deleted.inputs,
             labels=torch.zeros(len(run.deleted), dtype=torch.int64) if labels is None else labels,
             targets=targets if len(targets) < run.classes else (),
             heldout=None if run.heldout is None else run.heldout.inputs,
-            centre=run.public.inputs.mean(dim=0),
+            centre=run.material.domain.centre(run.public.inputs),
             original=run.models[ORIGINAL],
             evaluator=run.models.get(EVALUATOR),
         )
 
     @property
     def outcome(self) -> str:
-        """What leakage compares: success under the evaluator, closeness of deleted images, or plain distance."""
+        """What leakage compares: success under the evaluator, closeness of deleted records, or plain closeness."""
         if self.targets and self.evaluator is not None:
             return "sr_oracle"
-        return "mse" if self.success_mse is None else "sr_mse"
+        return self.domain.glossary.closeness if self.threshold is None else self.domain.success_metric
+
+    @property
+    def counts(self) -> bool:
+        """Whether the outcome of a candidate is a success or none, rather than a number."""
+        return self.outcome != self.domain.glossary.closeness
 
     def outcomes(self, inputs: Tensor) -> Tensor:
-        """The outcome of every candidate [k]: a boolean, or its distance to the nearest deleted image."""
+        """The outcome of every candidate [k]: a boolean, or its closeness to the nearest deleted record."""
         if self.outcome == "sr_oracle":
             assert self.evaluator is not None
             return self.recognised(self.evaluator, inputs)
-        nearest = nearest_records(inputs, self.deleted).mse
-        return nearest if self.success_mse is None else nearest <= self.success_mse
+        nearest = self.domain.nearest(inputs, self.deleted).distance
+        return self.domain.closeness(nearest) if self.threshold is None else nearest <= self.threshold
 
     @torch.no_grad()
     def likeness(self, inputs: Tensor) -> Tensor:
-        """How much every candidate [k] resembles the deleted images, higher is more, for the judge of `outcome`.
+        """How much every candidate [k] resembles the deleted records, higher is more, for the judge of `outcome`.
 
-        The evaluator's probability of the deleted classes, or minus the distance to the nearest deleted image.
+        The evaluator's probability of the deleted classes, or minus the distance to the nearest deleted record.
         """
         if self.outcome != "sr_oracle" or self.evaluator is None:
-            return -nearest_records(inputs, self.deleted).mse
-        device = next((tensor.device for tensor in self.evaluator.buffers()), torch.device("cpu"))
+            return -self.domain.nearest(inputs, self.deleted).distance
+        device = device_of(self.evaluator)
         parts = [self.evaluator(part.to(device)).softmax(dim=1).cpu() for part in torch.split(inputs, BATCH)]
         return torch.cat(parts)[:, list(self.targets)].sum(dim=1)
 
     @torch.no_grad()
     def recognised(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Which inputs a model assigns to a deleted class, booleans [k]."""
-        device = next((tensor.device for tensor in model.buffers()), torch.device("cpu"))
+        device = device_of(model)
         predicted = torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in torch.split(inputs, BATCH)])
         return torch.isin(predicted, torch.tensor(self.targets))
 
-    def floors(self) -> dict[str, float | None]:
-        """What reconstructions without any model would score."""
+    def floors(self, size: int) -> dict[str, float | None]:
+        """What reconstructions without any model would score, and what unseen records do.
+
+        Args:
+            size: How many unseen records are drawn, as many as there are candidates: longest spans grow with that.
+        """
         one_kind = self.heldout is not None and len(torch.unique(self.labels)) == 1
-        diversity = float(pairwise_mse(self.deleted))
-        found = mse_floors(self.deleted, self.labels, self.heldout if one_kind else None)
-        found |= {"deleted_diversity": diversity if diversity == diversity else None, "heldout_sr_oracle": None}
-        if self.evaluator is not None and self.targets and self.heldout is not None:
-            found["heldout_sr_oracle"] = float(self.recognised(self.evaluator, self.heldout).double().mean())
+        heldout = self.heldout if one_kind else None
+        found = self.domain.floors(self.deleted, self.labels, heldout, None, None) | {"heldout_sr_oracle": None}
+        if self.heldout is not None:
+            if self.evaluator is not None and self.targets:
+                found["heldout_sr_oracle"] = float(self.recognised(self.evaluator, self.heldout).double().mean())
+            if self.domain.heldout_metrics:
+                drawn = torch.randperm(len(self.heldout), generator=torch.Generator().manual_seed(0))[:size]
+                unseen = computed(self, self.heldout[drawn])
+                found |= {f"heldout_{name}": unseen.get(name) for name in self.domain.heldout_metrics}
         return found
 
 
-def target_classes(run: PairRun, images: ImageSet) -> tuple[tuple[int, ...], Tensor | None]:
-    """The deleted classes and the images' labels as the models count classes; nothing where that is not known.
+def computed(truth: Truth, inputs: Tensor) -> dict[str, float | None]:
+    """Metrics of candidates [k, ...] by the domain's own standards: those that need no model."""
+    successes = truth.domain.successes(inputs, truth.deleted, truth.threshold)
+    rates: dict[str, float | None] = {name: float(found.double().mean()) for name, found in successes.items()}
+    return _values(truth.domain.input_metrics(truth.deleted, truth.centre), inputs) | rates
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network is; the CPU for one without any tensor."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
+def target_classes(run: PairRun, records: RecordSet) -> tuple[tuple[int, ...], Tensor | None]:
+    """The deleted classes and the records' labels as the models count classes; nothing where that is not known.
 
     What ``--deleted-classes`` says goes first. Otherwise classes are known by numbers, as in ``digits`` or a folder
-    named ``3``, or by the names of the public images' classes where those are the models'.
+    named ``3``, or by the names of the public records' classes where those are the models'.
 
     Raises:
         InputError: A class beyond those of the models.
     """
-    names = [] if images.classes is None else sorted(set(images.tensors.labels.tolist()))
+    names = [] if records.classes is None else sorted(set(records.records.labels.tolist()))
     public = run.public.classes or ()
     numbers: dict[int, int] = {}
     for label in names:
-        name = (images.classes or ())[label]
+        name = (records.classes or ())[label]
         if name.isdecimal():
             numbers[label] = int(name)
         elif name in public and len(public) == run.classes:
@@ -145,44 +164,33 @@ def target_classes(run: PairRun, images: ImageSet) -> tuple[tuple[int, ...], Ten
             f"--deleted-classes: class {max(targets)} is beyond the {run.classes} of the models, which count from 0"
         )
     if known:
-        labels = torch.tensor([numbers[label] for label in images.tensors.labels.tolist()])
+        labels = torch.tensor([numbers[label] for label in records.records.labels.tolist()])
         return targets, labels
     if len(targets) == 1:
-        return targets, torch.full((len(images),), targets[0], dtype=torch.int64)
+        return targets, torch.full((len(records),), targets[0], dtype=torch.int64)
     return targets, None
 
 
-def judge_candidates(inputs: Tensor, scores: Tensor | None, truth: Truth | None, level: float) -> dict[str, Any]:
-    """Metrics of candidates [k, C, S, S]; without deleted images only those that need none.
+def judge_candidates(
+    inputs: Tensor, scores: Tensor | None, truth: Truth | None, domain: Domain, level: float
+) -> dict[str, Any]:
+    """Metrics of candidates [k, ...]; without deleted records only those that need none.
 
     Args:
         inputs: The candidates.
         scores: Their trace scores [k], where a model was asked.
         truth: What was deleted.
+        domain: Metrics of such candidates.
         level: Level of the intervals.
 
     Returns:
         Metrics by the names of an audit's, None where one does not apply, and `intervals`.
     """
-    found: dict[str, Any] = {
-        "score": None if scores is None else float(scores.double().mean()),
-        "diversity": _diversity(inputs),
-        "intervals": {},
-    }
+    score = None if scores is None else float(scores.double().mean())
     if truth is None:
-        return found
-    nearest = nearest_records(inputs, truth.deleted).mse
-    found |= {"mse": float(nearest.mean()), "pairwise_mse": float(cross_pairwise_mse(inputs, truth.deleted))}
-    cosine = CentredCosine(truth.deleted, truth.centre)
-    cosine.update(inputs)
-    found["cs"] = float(cosine.compute())
-    if ssim_window(tuple(inputs.shape[1:])) is not None:
-        similarity = SSIM(truth.deleted)
-        similarity.update(inputs)
-        found["ssim"] = float(similarity.compute())
-    successes: dict[str, Tensor] = {}
-    if truth.success_mse is not None:
-        successes["sr_mse"] = nearest <= truth.success_mse
+        return {"score": score, "intervals": {}, **_values(domain.own_metrics(), inputs)}
+    found: dict[str, Any] = {"score": score, "intervals": {}, **computed(truth, inputs)}
+    successes = domain.successes(inputs, truth.deleted, truth.threshold)
     if truth.targets:
         successes["sr_original"] = truth.recognised(truth.original, inputs)
         if truth.evaluator is not None:
@@ -193,20 +201,25 @@ def judge_candidates(inputs: Tensor, scores: Tensor | None, truth: Truth | None,
     return found
 
 
-def _diversity(inputs: Tensor) -> float | None:
-    metric = Diversity()
-    metric.update(inputs)
-    value = float(metric.compute())
-    return value if value == value else None
+def _values(metrics: Mapping[str, Metric], inputs: Tensor) -> dict[str, float | None]:
+    """What metrics make of candidates; None for one that is not defined for so few."""
+    values: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        metric.update(inputs)
+        value = metric.compute()
+        for key, number in (value if isinstance(value, dict) else {name: value}).items():
+            plain = float(number)
+            values[key] = plain if plain == plain else None
+    return values
 
 
 def leakages(run: PairRun, truth: Truth, candidates: dict[str, list[Tensor]]) -> dict[str, Any]:
-    """What the attack found beyond each control, and beyond unseen images of the same kind.
+    """What the attack found beyond each control, and beyond unseen records of the same kind.
 
     Args:
         run: The run.
         truth: What was deleted.
-        candidates: Arm -> candidates [k, C, S, S] of each repeat.
+        candidates: Arm -> candidates [k, ...] of each repeat.
 
     Returns:
         `excess`, `avoidable`, `excess_null` and `record`; one whose control did not run is None.
@@ -214,7 +227,9 @@ def leakages(run: PairRun, truth: Truth, candidates: dict[str, list[Tensor]]) ->
     search = run.settings.search
     seed = seed_for(search.seed, "bootstrap")
     common: dict[str, Any] = {"resamples": search.bootstrap_samples, "level": search.level, "seed": seed}
-    compared = common | {"metric": truth.outcome, "higher_is_leak": truth.outcome != "mse"}
+    domain = truth.domain
+    metric = domain.glossary.metrics[truth.outcome]
+    compared = common | {"metric": truth.outcome, "higher_is_leak": metric.direction == "higher"}
     outcomes = {name: [truth.outcomes(one).numpy() for one in repeats] for name, repeats in candidates.items()}
     result: dict[str, Any] = {}
     for name, control, compare in (
@@ -226,7 +241,7 @@ def leakages(run: PairRun, truth: Truth, candidates: dict[str, list[Tensor]]) ->
         result[name] = compare(outcomes["attack"], outcomes[control], **compared).as_dict() if present else None
     result["record"] = None
     if truth.heldout is not None:
-        ours = [distance_matrix(one, truth.deleted).numpy() for one in candidates["attack"]]
-        theirs = [distance_matrix(one, truth.heldout).numpy() for one in candidates["attack"]]
-        result["record"] = record_leakage(ours, theirs, **common).as_dict()
+        ours = [domain.distances(one, truth.deleted).numpy() for one in candidates["attack"]]
+        theirs = [domain.distances(one, truth.heldout).numpy() for one in candidates["attack"]]
+        result["record"] = record_leakage(ours, theirs, metric=domain.record_metric, **common).as_dict()
     return result

@@ -27,12 +27,12 @@ def against_null(
     """P-values of the selected candidates against those that the same search selected on the null pair.
 
     By the score: every candidate keeps the differences of the pair it was found on, and all are brought to one scale.
-    By likeness to the deleted images, where those are known. There is one null pair, whose repeats differ in the search
-    alone, so the pair as a whole cannot be more surprising than 1/2.
+    By likeness to the deleted records, where those are known. There is one null pair, whose repeats differ in the
+    search alone, so the pair as a whole cannot be more surprising than 1/2.
 
     Args:
         models: The fitted scores.
-        candidates: Arm -> candidates [k, C, S, S] of each repeat.
+        candidates: Arm -> candidates [k, ...] of each repeat.
         truth: What was deleted, where it is known.
 
     Returns:
@@ -73,7 +73,7 @@ def _recognised(
     truth: Truth | None, candidates: Sequence[Tensor], significant: Sequence[NDArray[np.bool_]]
 ) -> int | None:
     """How many of the significant candidates are a success by the judge; None where that is not defined."""
-    if truth is None or truth.outcome == "mse":
+    if truth is None or not truth.counts:
         return None
     pairs = zip(candidates, significant, strict=True)
     return sum(int((truth.outcomes(inputs).bool().numpy() & found).sum()) for inputs, found in pairs)

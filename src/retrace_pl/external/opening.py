@@ -19,11 +19,13 @@ from retrace_pl.external.answers import AnswerStore
 from retrace_pl.external.archives import file_kind, refuse_pickle
 from retrace_pl.external.black_box import BlackBox, python_callable
 from retrace_pl.external.config import ModelSettings
+from retrace_pl.external.dotted import import_named
 from retrace_pl.external.endpoint import HttpEndpoint
 from retrace_pl.external.exported import read_exported
 from retrace_pl.external.given import module_identity
 from retrace_pl.external.hugging_face import read_hugging_face
-from retrace_pl.external.state_dict import ModelClass, import_named, known_images, read_state_dict
+from retrace_pl.external.inputs import ModelInputs
+from retrace_pl.external.state_dict import ModelClass, known_inputs, read_state_dict
 from retrace_pl.external.torchscript import read_torchscript
 from retrace_pl.pipeline.cache import file_hash
 from retrace_pl.pipeline.run_folder import fingerprint
@@ -39,9 +41,9 @@ class OpenedModel:
     Args:
         role: `original`, `unlearned`, `reference`, `null` or `evaluator`.
         format: Name of its format, for people.
-        module: Maps model inputs [n, C, S, S] to class scores, on the CPU and in eval mode.
+        module: Maps model inputs [n, ...] to class scores, on the CPU and in eval mode.
         access: The highest access that its format allows.
-        images: What its file says about the images it takes.
+        inputs: What its file says about the records it takes; None where nobody can tell, not even of what kind.
         identity: Plain values that change with the model.
     """
 
@@ -49,7 +51,7 @@ class OpenedModel:
     format: str
     module: nn.Module
     access: Access
-    images: ImageInput
+    inputs: ModelInputs | None
     identity: Mapping[str, Any]
 
     @property
@@ -112,7 +114,7 @@ class ModelOpener:
 
     def _module(self, role: str, module: nn.Module) -> OpenedModel:
         model = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-        return OpenedModel(role, "PyTorch module", model, Access.WHITE, known_images(model), module_identity(model))
+        return OpenedModel(role, "PyTorch module", model, Access.WHITE, known_inputs(model), module_identity(model))
 
     def _file(self, role: str, path: Path) -> OpenedModel:
         option = f"--{role}"
@@ -121,10 +123,11 @@ class ModelOpener:
             raise refuse_pickle(path, option)
         identity: dict[str, Any] = {"format": kind, "hash": file_hash(path)}
         module: nn.Module
+        inputs: ModelInputs
         if kind == "torch.export":
-            module, images = read_exported(path, option)
+            module, inputs = read_exported(path, option)
         elif kind == "TorchScript":
-            module, images = read_torchscript(path, option), ImageInput()
+            module, inputs = read_torchscript(path, option), ImageInput()
         else:
             if self.settings.model_class is None:
                 raise InputError(
@@ -135,25 +138,25 @@ class ModelOpener:
                 self.settings.model_class,
                 self.settings.model_args,
                 classes=self.settings.classes,
-                channels=self.settings.images.channels,
+                channels=_channels(self.settings),
             )
-            module, images = read_state_dict(path, option, architecture)
+            module, inputs = read_state_dict(path, option, architecture)
             source = inspect.getsourcefile(architecture.kind)
             identity |= {"class": architecture.path, "arguments": architecture.arguments, "code": _hash(source)}
-        return OpenedModel(role, kind, module, Access.WHITE, images, identity)
+        return OpenedModel(role, kind, module, Access.WHITE, inputs, identity)
 
     def _hugging_face(self, role: str, folder: Path) -> OpenedModel:
-        module, images = read_hugging_face(folder, f"--{role}")
+        module, inputs, access = read_hugging_face(folder, f"--{role}")
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
         identity = {"format": "Hugging Face", "hash": {file.name: file_hash(file) for file in files}}
-        return OpenedModel(role, "Hugging Face", module, Access.WHITE, images, identity)
+        return OpenedModel(role, "Hugging Face", module, access, inputs, identity)
 
     def _endpoint(self, role: str, url: str) -> OpenedModel:
         endpoint = HttpEndpoint(url, self.settings.endpoint)
         self._endpoints.append(endpoint)
         identity = {"format": "endpoint", "url": url}
         box = self._box(identity, url, lambda store: BlackBox(url, endpoint, store, self.settings.endpoint.batch))
-        return OpenedModel(role, "HTTP endpoint", box, Access.BLACK, ImageInput(), identity)
+        return OpenedModel(role, "HTTP endpoint", box, Access.BLACK, None, identity)
 
     def _callable(self, role: str, name: str) -> OpenedModel:
         path = name.removeprefix("python:")
@@ -164,13 +167,17 @@ class ModelOpener:
         identity = {"format": "Python callable", "name": path, "code": _hash(source)}
         ask = python_callable(function, path)
         box = self._box(identity, path, lambda store: BlackBox(path, ask, store, self.settings.endpoint.batch))
-        return OpenedModel(role, "Python callable", box, Access.BLACK, ImageInput(), identity)
+        return OpenedModel(role, "Python callable", box, Access.BLACK, None, identity)
 
     def _box(self, identity: Mapping[str, Any], name: str, make: Any) -> BlackBox:
         key = fingerprint(identity)
         if key not in self._boxes:
             self._boxes[key] = make(AnswerStore(self.folder / f"{key}.answers"))
         return self._boxes[key]
+
+
+def _channels(settings: ModelSettings) -> int | None:
+    return next((value for kind in settings.declared if (value := kind.options().get("--channels"))), None)
 
 
 def _hash(source: str | None) -> str | None:

@@ -14,6 +14,7 @@ from retrace_pl.errors import InputError
 from retrace_pl.external.adapters import ImageInput
 from retrace_pl.external.config import ModelSettings, PairData, PairSettings, SearchSettings
 from retrace_pl.external.endpoint import EndpointSettings
+from retrace_pl.external.texts import NamedTokenizer, TextInput
 from retrace_pl.pipeline.parsing import config_folders, one_line
 from retrace_pl.traces import Access
 
@@ -92,18 +93,29 @@ def make_pair_parser(description: str) -> ArgumentParser:
     )
     add("--std", type=str | None, default=None, help="standard deviation they divide by, likewise")
     add("--input-range", type=str | None, default=None, help="values of black and white before that (default: 0,1)")
-    data = "a folder of images, an .npz file, or a registered data set such as digits or fashion_mnist:test"
-    add("--public", type=str, required=True, metavar="DATA", help=f"public images: {data}")
+    add(
+        "--tokenizer",
+        type=str | None,
+        default=None,
+        help="models of texts: their tokenizer, where no model's folder has it: a folder, a tokenizer.json that was "
+        "trained here, or a name on the Hugging Face hub",
+    )
+    add("--max-length", type=int | None, default=None, help="models of texts: tokens per text (default: at most 128)")
+    data = (
+        "a folder of images or an .npz file; a folder or a .csv, .tsv, .json, .jsonl, .parquet or .txt file of texts; "
+        "or a registered data set such as digits, fashion_mnist:test or ag_news"
+    )
+    add("--public", type=str, required=True, metavar="DATA", help=f"public records: {data}")
     add(
         "--deleted",
         type=str | None,
         default=None,
         metavar="DATA",
-        help="the deleted images, to judge by; never attacked with",
+        help="the deleted records, to judge by; never attacked with",
     )
-    add("--heldout", type=str | None, default=None, metavar="DATA", help="unseen images of the same kind, to judge by")
-    add("--public-size", type=int | None, default=None, help="most public images used, drawn at random")
-    add("--exclude-classes", type=str | None, default=None, help="classes to leave out of the public images: a,b,c")
+    add("--heldout", type=str | None, default=None, metavar="DATA", help="unseen records of the same kind, to judge by")
+    add("--public-size", type=int | None, default=None, help="most public records used, drawn at random")
+    add("--exclude-classes", type=str | None, default=None, help="classes to leave out of the public records: a,b,c")
     add("--deleted-classes", type=str | None, default=None, help="classes that were deleted, as the models count: 3,7")
     add(
         "--deletion",
@@ -119,6 +131,12 @@ def make_pair_parser(description: str) -> ArgumentParser:
     )
     add("--generator-size", type=int | None, default=None, help="side of the generated images (default: 8, 16 or 32)")
     add("--generator-weights", type=str | None, default=None, help="safetensors of a trained generator; trains none")
+    add(
+        "--generator-pretrained",
+        type=str | None,
+        default=None,
+        help="models of texts: a GPT-2 that the generator starts from, a folder or a name on the Hugging Face hub",
+    )
     add("--endpoint-batch", type=int, default=64, help="inputs of one request, or of one call of a Python function")
     add("--endpoint-timeout", type=float, default=30.0, help="seconds until a request counts as failed")
     add("--endpoint-retries", type=int, default=5, help="further attempts after a failed request")
@@ -171,6 +189,7 @@ def parse_pair(description: str, arguments: list[str]) -> PairRequest:
         search=search,
         generator_size=found["generator_size"],
         generator_weights=found["generator_weights"],
+        generator_pretrained=found["generator_pretrained"],
         plain=_without_origins(plain),
         text=text,
     )
@@ -178,12 +197,12 @@ def parse_pair(description: str, arguments: list[str]) -> PairRequest:
 
 
 def _models(found: Mapping[str, Any]) -> ModelSettings:
-    images = ImageInput(
-        image_size=found["image_size"],
-        channels=found["channels"],
-        mean=_numbers(found["mean"], "--mean"),
-        std=_numbers(found["std"], "--std"),
-        input_range=_range(found["input_range"]),
+    declared = (
+        _image_input(found),
+        TextInput(
+            tokenizer=None if found["tokenizer"] is None else NamedTokenizer(found["tokenizer"]),
+            max_length=found["max_length"],
+        ),
     )
     return ModelSettings(
         roles={role: found[role] for role in ROLES if found[role] is not None},
@@ -191,7 +210,7 @@ def _models(found: Mapping[str, Any]) -> ModelSettings:
         model_args=found["model_args"],
         classes=found["classes"],
         outputs=None if found["outputs"] == "auto" else found["outputs"],
-        images=images,
+        declared=declared,
         access=None if found["access"] is None else Access(found["access"]),
         endpoint=EndpointSettings(
             batch=found["endpoint_batch"],
@@ -204,11 +223,21 @@ def _models(found: Mapping[str, Any]) -> ModelSettings:
     )
 
 
+def _image_input(found: Mapping[str, Any]) -> ImageInput:
+    return ImageInput(
+        image_size=found["image_size"],
+        channels=found["channels"],
+        mean=_numbers(found["mean"], "--mean"),
+        std=_numbers(found["std"], "--std"),
+        input_range=_range(found["input_range"]),
+    )
+
+
 def _data(found: Mapping[str, Any]) -> PairData:
     if found["evaluator"] is not None and found["deleted"] is None:
-        raise InputError("--evaluator: it judges against the deleted images; give --deleted too")
+        raise InputError("--evaluator: it judges against the deleted records; give --deleted too")
     if found["heldout"] is not None and found["deleted"] is None:
-        raise InputError("--heldout: it is compared with the deleted images; give --deleted too")
+        raise InputError("--heldout: it is compared with the deleted records; give --deleted too")
     if found["public_size"] is not None and found["public_size"] < 2:
         raise InputError(f"--public-size: {found['public_size']} is below 2")
     classes = _names(found["deleted_classes"])

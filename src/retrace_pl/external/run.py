@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from retrace_pl.data.paths import existing_file
 from retrace_pl.errors import InputError
-from retrace_pl.external.adapters import ImageInput, PreparedModel, Preprocess
 from retrace_pl.external.config import PairSettings
-from retrace_pl.external.images import ImageSet, read_images
+from retrace_pl.external.inputs import Material, RecordSet
 from retrace_pl.external.opening import ModelOpener, OpenedModel
 from retrace_pl.external.parsing import PairRequest
 from retrace_pl.external.validation import (
@@ -25,7 +24,7 @@ from retrace_pl.external.validation import (
     allowed_access,
     check_classes,
     check_model,
-    declared_images,
+    declared_inputs,
 )
 from retrace_pl.files import atomic_path, read_json, write_json
 from retrace_pl.pipeline.cache import ArtefactCache, file_hash
@@ -57,11 +56,11 @@ class PairRun:
         console: Progress output (standard error).
         opener: Opens models and keeps the answers of black boxes.
         opened: The models by role.
-        images: The images that the models take.
+        material: The kind of records that the models take.
         access: What the attack may see.
-        public: The public images, at the size of the candidates.
-        deleted: The deleted images, where they were given.
-        heldout: Unseen images of the same kind, where they were given.
+        public: The public records, in the form of candidates.
+        deleted: The deleted records, where they were given.
+        heldout: Unseen records of the same kind, where they were given.
         models: The models with their preprocessing, once they were checked.
         classes: Number of classes, once the models were checked.
         cache: None; stands where an audit has a cache that it shares with others.
@@ -73,12 +72,12 @@ class PairRun:
     console: Console
     opener: ModelOpener
     opened: dict[str, OpenedModel]
-    images: ImageInput
+    material: Material
     access: Access
-    public: ImageSet
-    deleted: ImageSet | None
-    heldout: ImageSet | None
-    models: dict[str, PreparedModel] = field(default_factory=dict)
+    public: RecordSet
+    deleted: RecordSet | None
+    heldout: RecordSet | None
+    models: dict[str, nn.Module] = field(default_factory=dict)
     classes: int = 0
     cache: ArtefactCache | None = None
     _keys: dict[str, str] = field(default_factory=dict)
@@ -97,23 +96,24 @@ class PairRun:
             torch.set_num_threads(settings.search.trainer.threads)
         opened = {role: opener.open(role) for role in settings.models.roles}
         attacked = [model for role, model in opened.items() if role != EVALUATOR]
-        images = declared_images(settings.models, list(opened.values()))
-        size = _candidate_size(settings, Preprocess(images).image_size)
-        channels = images.channels or 1
+        material = declared_inputs(settings.models.declared, list(opened.values())).material(settings)
+        for role, model in opened.items():
+            material.check(f"--{role}", model.inputs)
+        for box in opener.black_boxes:
+            box.present = material.present
         data = settings.data
-        public = read_images(
+        public = material.read(
             data.public,
             "--public",
-            size,
-            channels,
             exclude=data.exclude_classes,
             limit=data.public_size,
             seed=settings.search.seed,
         )
         judging = {
-            name: None if value is None else read_images(value, f"--{name}", size, channels)
+            name: None if value is None else material.read(value, f"--{name}")
             for name, value in (("deleted", data.deleted), ("heldout", data.heldout))
         }
+        material.take_public(public)
         run = cls(
             settings=settings,
             folder=folder,
@@ -121,7 +121,7 @@ class PairRun:
             console=terminal(request.quiet),
             opener=opener,
             opened=opened,
-            images=images,
+            material=material,
             access=allowed_access(settings.models.access, attacked),
             public=public,
             deleted=judging["deleted"],
@@ -140,15 +140,15 @@ class PairRun:
     def needed_queries(self, role: str) -> int:
         """Most inputs that the plan asks a model for, attempts that fail left out.
 
-        The first batch twice, every public image once, every candidate of each search that the model takes part in,
+        The first batch twice, every public record once, every candidate of each search that the model takes part in,
         the selected ones again (generated in other batches they may differ in the last digit), as many samples of the
-        prior, and the images that judge.
+        prior, and the records that judge.
         """
         search = self.settings.search
         pairs = {UNLEARNED: search.repeats + len(search.rivals), REFERENCE: search.repeats, NULL: search.repeats}
         searches = {name: count for name, count in pairs.items() if name in self.opened}
         candidates = search.queries + self.top_k + 1
-        judged = sum(len(images) for images in (self.deleted, self.heldout) if images is not None)
+        judged = sum(len(records) for records in (self.deleted, self.heldout) if records is not None)
         drawn = search.repeats * (self.top_k + 1)
         if role == EVALUATOR:
             return 2 * CHECKED + judged + (sum(searches.values()) + 1) * (self.top_k + 1) + drawn
@@ -202,15 +202,18 @@ class PairRun:
 
         identities = {role: dict(model.identity) for role, model in self.opened.items()}
         attacked = {role: value for role, value in identities.items() if role != EVALUATOR}
-        public = images_hash(self.public)
-        check = key(identities, asdict(self.images), part("outputs"), public)
+        public, material = self.public.hash(), self.material.facts()
+        check = key(identities, material, part("outputs"), public)
         weights = self.settings.generator_weights
+        own = part("generator_pretrained") if plain["generator_pretrained"] is not None else {}
         generator = key(
-            part("generator", "seed"), public, weights and file_hash(existing_file(weights, "--generator-weights"))
+            part("generator", "seed") | own,
+            public,
+            weights and file_hash(existing_file(weights, "--generator-weights")),
         )
         search = part("searcher", "attack", "rivals", "latent", "traces", "queries", "repeats", "deletion")
-        attack = key(attacked, asdict(self.images), part("outputs"), str(self.access), generator, search)
-        judging = [None if images is None else images_hash(images) for images in (self.deleted, self.heldout)]
+        attack = key(attacked, material, part("outputs"), str(self.access), generator, search)
+        judging = [None if records is None else records.hash() for records in (self.deleted, self.heldout)]
         evaluation = part("level", "bootstrap_samples", "thresholds", "name", "deleted_classes")
         evaluate = key(attack, identities.get(EVALUATOR), judging, evaluation)
         return dict(zip(STAGES, (check, generator, attack, evaluate, key(evaluate)), strict=True))
@@ -243,15 +246,15 @@ class PairRun:
         """Puts the models behind the preprocessing, in the form that the check found."""
         facts: Mapping[str, Any] = read_json(self.folder.path(CHECKS))["models"]
         for role, model in self.opened.items():
-            self.models[role] = PreparedModel(model.module, Preprocess(self.images), facts[role]["outputs"]).eval()
+            self.models[role] = self.material.prepare(model.module, facts[role]["outputs"])
         self.classes = int(facts[ORIGINAL]["classes"])
 
 
 def check(run: PairRun) -> list[str]:
-    """Shows every model the first public images, before the search asks anything."""
+    """Shows every model the first public records, before the search asks anything."""
     batch = run.public.inputs[:CHECKED]
     checked = {
-        role: check_model(model, run.images, run.settings.models.outputs, batch) for role, model in run.opened.items()
+        role: check_model(model, run.material, run.settings.models.outputs, batch) for role, model in run.opened.items()
     }
     check_classes(list(checked.values()))
     for role, model in checked.items():
@@ -262,29 +265,14 @@ def check(run: PairRun) -> list[str]:
         )
         if model.repeatability > REPEATABLE:
             run.console.print(
-                f"--{role} answers the same images differently, by up to {model.repeatability:.2g}: smaller gaps "
-                "between the models mean nothing",
+                f"--{role} answers the same {run.material.noun} differently, by up to {model.repeatability:.2g}: "
+                "smaller gaps between the models mean nothing",
                 style="yellow",
                 markup=False,
             )
-    preprocessing = {name: value for name, value in asdict(run.images).items() if value is not None}
+    preprocessing = {name: value for name, value in run.material.facts().items() if value is not None}
     write_json(
         run.folder.path(CHECKS),
         {"models": {role: model.facts() for role, model in checked.items()}, "preprocessing": preprocessing},
     )
     return [CHECKS]
-
-
-def images_hash(images: ImageSet) -> str:
-    """Hash of images with their labels, in order."""
-    digest = hashlib.sha256(f"{list(images.tensors.pixels.shape)} {images.classes}".encode())
-    digest.update(images.tensors.pixels.contiguous().numpy().data)
-    digest.update(images.tensors.labels.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _candidate_size(settings: PairSettings, image_size: int) -> int:
-    """Side of the generated images: the models' own where a small generator can make it, and at most 32 pixels."""
-    if settings.generator_size is not None:
-        return settings.generator_size
-    return image_size if image_size in (8, 16, 32) else 16 if image_size < 16 else 32

@@ -21,7 +21,7 @@ from retrace_pl.pipeline.cache import Artefact, complete
 from retrace_pl.pipeline.observers import SEARCH_LOG, Observers
 from retrace_pl.pipeline.run_folder import seed_for
 from retrace_pl.pipeline.runner import AuditRun
-from retrace_pl.pipeline.scoring import build_scorer, describe_scorer
+from retrace_pl.pipeline.scoring import build_scorer, describe_scorer, ways_to_run
 from retrace_pl.pipeline.search_plan import AUDITED, PRIOR, Search, rival_names
 from retrace_pl.pipeline.search_results import SearchResult, SearchResults, reconstruction_tensors
 from retrace_pl.pipeline.training import torch_device
@@ -53,7 +53,7 @@ def planned(run: PairRun) -> list[Search]:
 
 
 class PairModels:
-    """Generator, public images and one fitted score for each second model, on the device of the search."""
+    """Generator, public records and one fitted score for each second model, on the device of the search."""
 
     def __init__(self, run: PairRun) -> None:
         self.run = run
@@ -63,11 +63,11 @@ class PairModels:
         self._scorers: dict[str, TraceScorer] = {}
 
     def scorer(self, second: str) -> TraceScorer:
-        """The trace score of the original model and another, fitted on the public images."""
+        """The trace score of the original model and another, fitted on the public records."""
         if second not in self._scorers:
             original, other = (self.run.models[role].to(self.device) for role in (ORIGINAL, second))
             traces = self.run.settings.search.traces
-            pair = ModelPair(original, other, self.run.access)
+            pair = ModelPair(original, other, self.run.access, **ways_to_run(traces))
             scorer = build_scorer(traces, pair, traces.weights, self.run.settings.data.deletion)
             scorer.fit(self.public)
             self._scorers[second] = scorer
@@ -95,7 +95,9 @@ class PairModels:
 
         return Observers(
             RichSearchProgress(label, quiet=self.run.quiet, console=self.run.console),
-            TensorBoardSearchObserver(self.run.folder.path(SEARCH_LOG), label, render),
+            TensorBoardSearchObserver(
+                self.run.folder.path(SEARCH_LOG), label, render, describe=self.run.material.domain.texts
+            ),
         )
 
 

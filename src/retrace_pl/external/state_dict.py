@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +14,21 @@ from torch import Tensor, nn
 from retrace_pl.data.paths import one_line
 from retrace_pl.errors import InputError
 from retrace_pl.external.adapters import ImageInput
-from retrace_pl.models import ImageClassifier
+from retrace_pl.external.dotted import import_named
+from retrace_pl.external.inputs import ModelInputs
+from retrace_pl.external.texts import known_texts
+from retrace_pl.models import ImageClassifier, TokenClassifier
 from retrace_pl.pipeline.parsing import config_folders, read_mapping
 
-__all__ = ["ModelClass", "import_named", "known_images", "read_state_dict"]
+__all__ = ["ModelClass", "known_inputs", "read_state_dict"]
+
+_KNOWN: dict[type[nn.Module], Callable[[Any], ModelInputs]] = {
+    ImageClassifier: lambda model: ImageInput(
+        channels=model.in_channels, mean=(0.0,), std=(1.0,), input_range=(0.0, 1.0)
+    ),
+    TokenClassifier: known_texts,
+}
+"""Base class of this package -> what its networks take."""
 
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # what DistributedDataParallel and torch.compile put before a name
 
@@ -79,7 +87,7 @@ class ModelClass:
         return value
 
 
-def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Module, ImageInput]:
+def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Module, ModelInputs]:
     """Builds a network and loads its weights from a safetensors file.
 
     Args:
@@ -88,7 +96,7 @@ def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Modul
         kind: The architecture.
 
     Returns:
-        The network on the CPU, in eval mode, and the images it takes, as far as its class tells.
+        The network on the CPU, in eval mode, and what it takes, as far as its class tells.
 
     Raises:
         InputError: The file is damaged, or its weights are those of another architecture.
@@ -106,49 +114,18 @@ def read_state_dict(path: Path, option: str, kind: ModelClass) -> tuple[nn.Modul
             f"{option}: {path} does not hold the weights of {kind.path}; check --model-class and --model-args "
             f"({one_line(error)})"
         ) from error
-    return model.eval(), known_images(model)
+    return model.eval(), known_inputs(model)
 
 
-def known_images(model: nn.Module) -> ImageInput:
-    """The images that a network takes, as far as its class tells: those of this package standardise by themselves."""
-    if not isinstance(model, ImageClassifier):
-        return ImageInput()
-    return ImageInput(channels=model.in_channels, mean=(0.0,), std=(1.0,), input_range=(0.0, 1.0))
+def known_inputs(model: nn.Module) -> ModelInputs:
+    """What a network takes, as far as its class tells: images unless it is a classifier of texts of this package.
 
-
-def import_named(path: str, option: str) -> Any:
-    """The object behind a dotted path; modules of the working folder are found too, those installed go first.
-
-    Raises:
-        InputError: There is none, or its module cannot be imported.
+    Classifiers of images of this package standardise by themselves.
     """
-    module, _, name = path.replace(":", ".").rpartition(".")
-    if not module or not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise InputError(f"{option}: {path} is no dotted name such as my_package.MyNet")
-    try:
-        with _working_folder_importable():
-            owner = importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{option}: {module} cannot be imported: {error}") from error
-    except Exception as error:
-        raise InputError(f"{option}: importing {module} fails: {one_line(error)}") from error
-    if not hasattr(owner, name):
-        raise InputError(f"{option}: {module} has no {name}")
-    return getattr(owner, name)
-
-
-@contextmanager
-def _working_folder_importable() -> Iterator[None]:
-    """The console command, unlike ``python -m``, does not look for modules in the working folder."""
-    folder = str(Path.cwd())
-    added = folder not in sys.path and "" not in sys.path
-    if added:
-        sys.path.append(folder)
-    try:
-        yield
-    finally:
-        if added:
-            sys.path.remove(folder)
+    for kind, known in _KNOWN.items():
+        if isinstance(model, kind):
+            return known(model)
+    return ImageInput()
 
 
 def _class_path(name: str) -> tuple[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from retrace_pl.report.glossary import arm_title
 
 __all__ = ["print_pair_summary"]
 
-SHOWN = ("sr_oracle", "sr_mse", "mse", "diversity")
+SHOWN = ("sr_oracle", "sr_mse", "mse", "diversity", "sr_rouge", "rouge_l", "bleu", "distinct_2")
 
 
 def print_pair_summary(run: PairRun) -> None:

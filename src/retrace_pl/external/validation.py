@@ -10,22 +10,25 @@ import torch
 from torch import Tensor
 
 from retrace_pl.errors import InputError, RunError
-from retrace_pl.external.adapters import ImageInput, OutputKind, PreparedModel, Preprocess, only_tensor, output_kind
 from retrace_pl.external.black_box import BlackBox
-from retrace_pl.external.config import ModelSettings
+from retrace_pl.external.inputs import Material, ModelInputs
 from retrace_pl.external.opening import OpenedModel
+from retrace_pl.external.outputs import OutputKind, only_tensor, output_kind
 from retrace_pl.traces import Access
 
-__all__ = ["CHECKED", "REPEATABLE", "CheckedModel", "allowed_access", "check_model", "declared_images"]
+__all__ = ["CHECKED", "REPEATABLE", "CheckedModel", "allowed_access", "check_model", "declared_inputs"]
 
 CHECKED = 8
-"""Images of the batch that is tried out; a black box is asked for each of them twice."""
+"""Records of the batch that is tried out; a black box is asked for each of them twice."""
 
 REPEATABLE = 1e-4
 """Largest difference of probabilities between two answers of a model to the same input that passes for rounding."""
 
 SATURATED = 0.99
-"""Probability from which equal answers to different images are no sign that a model ignores them."""
+"""Probability from which equal answers to different records are no sign that a model ignores them."""
+
+_FEW_LINES = 5
+"""Longer messages of errors are programs with the reason in the last line."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class CheckedModel:
 
     Args:
         opened: The model.
-        prepared: The model with its preprocessing.
+        kind: What it returns.
         classes: Number of classes.
         repeatability: Largest difference of probabilities between two answers to the same inputs.
     """
 
     opened: OpenedModel
-    prepared: PreparedModel
+    kind: OutputKind
     classes: int
     repeatability: float
 
@@ -48,29 +51,38 @@ class CheckedModel:
         """Plain values for the record."""
         return {
             "format": self.opened.format,
-            "outputs": self.prepared.kind,
+            "outputs": self.kind,
             "classes": self.classes,
             "repeatability": self.repeatability,
         }
 
 
-def declared_images(settings: ModelSettings, models: Sequence[OpenedModel]) -> ImageInput:
-    """The images that all models take: what the user declared, completed by what the files say.
+def declared_inputs(declared: Sequence[ModelInputs], models: Sequence[OpenedModel]) -> ModelInputs:
+    """The records that all models take: what the user declared, completed by what the files say.
+
+    Args:
+        declared: What the user declared, an entry for every kind; the first kind is meant where nobody says anything.
+        models: The models.
 
     Raises:
         InputError: A file says something else than was declared, or than another file does.
     """
-    found = settings.images
+    said = [(next(iter(kind.options())), "the command line", kind) for kind in declared if kind.options()]
+    said += [(model.option, model.option, model.inputs) for model in models if model.inputs is not None]
+    first, _, kind = said[0] if said else ("", "", declared[0])
+    found = next((known for known in declared if type(known) is type(kind)), kind)
     sources = dict.fromkeys(found.options(), "the command line")
-    for model in models:
-        for option, value in model.images.options().items():
+    for name, source, inputs in said:
+        if type(inputs) is not type(kind):
+            raise InputError(f"{name} is about {inputs.noun}, and {first} about {kind.noun}; all must be of one kind")
+        for option, value in inputs.options().items():
             known = found.options().get(option)
             if known is not None and not _same(known, value):
                 raise InputError(
-                    f"{option}: {_text(known)} by {sources[option]}, but {model.option} was made for {_text(value)}"
+                    f"{option}: {_text(known)} by {sources[option]}, but {source} was made for {_text(value)}"
                 )
-            sources.setdefault(option, model.option)
-        found = found.completed(model.images)
+            sources.setdefault(option, source)
+        found = found.completed(inputs)
     return found
 
 
@@ -91,26 +103,26 @@ def allowed_access(wanted: Access | None, models: Sequence[OpenedModel]) -> Acce
     return wanted
 
 
-def check_model(model: OpenedModel, images: ImageInput, outputs: OutputKind | None, batch: Tensor) -> CheckedModel:
+def check_model(model: OpenedModel, material: Material, outputs: OutputKind | None, batch: Tensor) -> CheckedModel:
     """Shows a model one batch and looks at the answer.
 
-    A module is shown the batch whole and image by image, which must make no difference; a black box is asked twice,
+    A module is shown the batch whole and one by one, which must make no difference; a black box is asked twice,
     and how far its answers are apart is measured.
 
     Args:
         model: The model.
-        images: The images it takes.
+        material: The records it takes.
         outputs: What it returns; None: found out here.
-        batch: A few images [n, C, H, W] in [0, 1].
+        batch: A few candidates [n, ...].
 
     Raises:
         InputError: The preprocessing is incomplete, or the answer is none; the message names the option.
     """
-    preprocess = Preprocess(images)
+    noun = material.noun
     black_box = model.module if isinstance(model.module, BlackBox) else None
     try:
         with torch.no_grad():
-            inputs = preprocess(batch)
+            inputs = material.ready(batch)
             first = only_tensor(model.module(inputs))
             again = black_box.fresh(inputs) if black_box is not None else _one_by_one(model, inputs)
     except InputError as error:
@@ -119,29 +131,27 @@ def check_model(model: OpenedModel, images: ImageInput, outputs: OutputKind | No
         raise InputError(f"{model.option}: {error}") from error
     except Exception as error:
         raise InputError(
-            f"{model.option} cannot be run on images {list(inputs.shape[1:])}: {type(error).__name__}: {error}; check "
-            "--image-size and --channels"
+            f"{model.option} cannot be run on {noun} {list(inputs.shape[1:])}: {_reason(error)}; {material.advice}"
         ) from error
     if len(first) != len(batch) or first.shape[1] < 2 or not bool(torch.isfinite(first).all()):
         raise InputError(
-            f"{model.option} returns {list(first.shape)} for {len(batch)} images, or values that are not finite; it "
+            f"{model.option} returns {list(first.shape)} for {len(batch)} {noun}, or values that are not finite; it "
             "must return finite scores of at least two classes for each"
         )
     kind = _kind(model, outputs, first)
     sure = kind == "probabilities" and float(first.max()) > SATURATED  # of one class, rounded
     if bool((first == first[:1]).all()) and not sure:
         raise InputError(
-            f"{model.option} returns the same scores for {len(first)} different images, so there is nothing to learn "
-            "from it; check the file, --input-range, --mean and --std"
+            f"{model.option} returns the same scores for {len(first)} different {noun}, so there is nothing to learn "
+            f"from it; check the file, {material.declared}"
         )
-    prepared = PreparedModel(model.module, preprocess, kind).eval()
     difference = float((_probabilities(first, kind) - _probabilities(again, kind)).abs().max())
     if black_box is None and difference > REPEATABLE:
         raise InputError(
-            f"{model.option}: an image's probabilities change by {difference:.2g} with the other images of its batch, "
+            f"{model.option}: the probabilities of one input change by {difference:.2g} with the others of its batch, "
             "or from call to call; save the model after model.eval()"
         )
-    return CheckedModel(model, prepared, first.shape[1], difference)
+    return CheckedModel(model, kind, first.shape[1], difference)
 
 
 def check_classes(models: Sequence[CheckedModel]) -> int:
@@ -158,6 +168,13 @@ def check_classes(models: Sequence[CheckedModel]) -> int:
                 "both must have the same"
             )
     return first.classes
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line: TorchScript prints the program first and the error last."""
+    name, lines = type(error).__name__, [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[-1] if len(lines) > _FEW_LINES else " ".join(lines)
+    return f"{name}: {message.removeprefix(f'{name}: ')}"
 
 
 def _one_by_one(model: OpenedModel, inputs: Tensor) -> Tensor:
