@@ -13,7 +13,7 @@ from retrace_pl.report.figures import arm_number, arm_path
 from retrace_pl.report.glossary import arm_title, format_value
 from retrace_pl.report.media import image_uri
 from retrace_pl.report.passages import Passage, pair_lines, passage, passage_pair
-from retrace_pl.report.run_data import RunData, is_images
+from retrace_pl.report.run_data import RunData, can_be_drawn
 from retrace_pl.report.significance import p_value_lines
 
 __all__ = ["Best", "Panel", "Picture", "Shot", "best_reconstruction", "panels", "picture_panel"]
@@ -103,7 +103,7 @@ def picture_panel(run: RunData, arm: str, summary: str, shown: int = SHOWN) -> P
     if images is None:
         stored = run.tensors.get(f"{arm}.distribution")
         why = "not run" if not ran else f"no {run.glossary.shown} were stored"
-        why = "these candidates are not pictures" if stored is not None and not is_images(stored) else why
+        why = "these candidates are not pictures" if stored is not None and not can_be_drawn(stored) else why
         return Panel(arm, arm_title(arm), summary, _facts(run, arm) if ran else "", (), 0, why)
     nearest = run.images(f"{arm}.nearest")
     if nearest is not None and nearest.shape != images.shape:

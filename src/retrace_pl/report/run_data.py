@@ -16,7 +16,7 @@ from retrace_pl.audit import lookup
 from retrace_pl.errors import InputError, RunError
 from retrace_pl.metrics import Glossary, glossary_of
 
-__all__ = ["RunData", "is_images"]
+__all__ = ["RunData", "can_be_drawn"]
 
 Array = NDArray[np.float32]
 
@@ -121,7 +121,7 @@ class RunData:
     def images(self, name: str) -> Array | None:
         """Images [k, C, H, W] in [0, 1], or None where they are missing or the candidates are not pictures."""
         array = self.tensors.get(name)
-        return array if array is not None and is_images(array) else None
+        return array if array is not None and can_be_drawn(array) else None
 
     def vector(self, name: str) -> Array | None:
         """A one-dimensional tensor without its values that are not finite, or None."""
@@ -131,7 +131,7 @@ class RunData:
         return array[np.isfinite(array)]
 
 
-def is_images(array: Array) -> bool:
+def can_be_drawn(array: Array) -> bool:
     """Whether an array is a batch of grey or colour pictures [k, 1|3, H, W]."""
     return bool(array.ndim == 4 and array.shape[1] in (1, 3) and array.size)
 
