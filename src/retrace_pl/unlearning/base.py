@@ -57,7 +57,8 @@ class UnlearningMethod:
         weight_decay: Weight decay of the optimiser.
         strength: How hard the method pushes towards forgetting, 0 or more; 1 is the published rule, and every method
             says what it multiplies. Sweeping it gives the trade-off between forgetting and utility.
-        batch_norm: "update" or "freeze", see above.
+        batch_norm: "update" has batch normalisation learn statistics from the batches it sees, "freeze" keeps those of
+            the original model.
         scheduler: Learning-rate scheduler, called with the optimiser; steps once an epoch.
 
     Raises:
