@@ -26,7 +26,7 @@ from retrace_pl.data.text import open_tokenizer
 from retrace_pl.errors import InputError
 from retrace_pl.external.hugging_face import read_hugging_face
 from retrace_pl.external.questions import TextQuestions
-from retrace_pl.external.texts import TextInput, TextMaterial
+from retrace_pl.external.texts import NamedTokenizer, TextInput, TextMaterial
 from retrace_pl.metrics import wilson_interval
 from retrace_pl.models import DistilBertClassifier, TokenBehaviour
 from retrace_pl.models.sequence_classifier import SequenceClassifier
@@ -139,6 +139,7 @@ def test_two_folders_and_public_texts(pair, tmp_path, capsys):
     assert metrics["domain"] == "text"
     assert metrics["setting"]["access"] == "white"
     assert metrics["setting"]["preprocessing"]["max_length"] == LENGTH
+    assert metrics["encoding"]["truncated"] == {"public": 0.0}
     assert metrics["controls"]["identity"]["max_trace"] == 0
     assert set(metrics["inferences"]["class_inference"]["answer"]["per_class"]["ranking"]) <= {0, 1, 2, 3}
     assert metrics["classes"] == ["0", "1", "2", "3"], "the public texts have no labels"
@@ -379,6 +380,24 @@ def test_from_python(pair, tmp_path):
         },
     )
     assert len(run.texts["attack.distribution"]) == 4
+
+
+def test_a_registered_data_set(pair, tmp_path, monkeypatch, write_news):
+    write_news(tmp_path / "ag_news", train=40, test=20)
+    monkeypatch.setenv("RETRACE_DATA", str(tmp_path))
+    material = TextMaterial(TextInput(tokenizer=NamedTokenizer(str(pair / "original")), max_length=8))
+    found = material.read("ag_news:test", "--public", exclude=("Sports",), limit=10)
+    assert (len(found), found.classes) == (10, TOPICS)
+    assert DELETED not in found.labels
+    assert found.inputs.shape == (10, 8)
+    assert material.encoding()["encoding"]["truncated"] == {"public": 1.0}, "eight words, a number and two marks"
+    assert len(material.read("ag_news", "--public")) == 40
+    with pytest.raises(InputError, match="--public: digits holds no texts"):
+        material.read("digits", "--public")
+    with pytest.raises(InputError, match="--exclude-classes: ag_news has no class Weather"):
+        material.read("ag_news", "--public", exclude=("Weather",))
+    with pytest.raises(InputError, match="--public: nowhere is no folder, no file of texts and no registered data set"):
+        material.read("nowhere", "--public")
 
 
 def test_what_two_folders_say_of_texts_is_completed():

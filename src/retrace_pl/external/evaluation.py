@@ -60,6 +60,7 @@ def evaluate(run: PairRun) -> list[str]:
         "judged": truth is not None,
         "setting": _setting(run, models, searches[f"{AUDITED}-0"]["signals"]),
         **run.material.domain.facts(),
+        **run.material.encoding(),
         "models": _models(run, checks),
         "classes": list(_class_names(run)),
         **_quality(run, truth),

@@ -97,6 +97,10 @@ class ImageMaterial(Material):
     def take_public(self, public: RecordSet) -> None:
         """Nothing: distances between images need no other data."""
 
+    def encoding(self) -> dict[str, Any]:
+        """Nothing: pixels are pixels."""
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """Size, channels, mean, standard deviation and range."""
         return asdict(self.inputs)

@@ -179,6 +179,10 @@ class Material(ABC):
         """Learns what the metrics need of the public records."""
 
     @abstractmethod
+    def encoding(self) -> dict[str, Any]:
+        """What the report says of how records were encoded, under ``encoding``, where they were."""
+
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """The preprocessing in plain values, None where it was not told."""
 

@@ -243,7 +243,7 @@ class TextMaterial(Material):
             if not text.strip():
                 raise InputError(f"{option}: the text of record {index} of {name} is empty; remove it")
         encoded = self.tokenizer.encode_all(texts)
-        self.truncated[option] = float(encoded.truncated.double().mean())
+        self.truncated[option.removeprefix("--")] = float(encoded.truncated.double().mean())
         pad = self.tokenizer.pad_id
         records = LabelledTexts(encoded.ids.to(torch.int32), labels[positions], positions, pad)
         return RecordSet(records, classes, source.title, partial(build_text_loader, records, bucket_batches=16))
@@ -308,8 +308,13 @@ class TextMaterial(Material):
         )
         self.domain = TextDomain(tokenizer, counted).fitted(lambda _: public.records)
 
+    def encoding(self) -> dict[str, Any]:
+        """Tokenizer, its vocabulary, tokens per text, and the share of texts that were cut off, by option."""
+        known = {"tokenizer": self.named.path, "vocabulary": self.tokenizer.vocab_size, "max_length": self.max_length}
+        return {"encoding": {**known, "truncated": dict(self.truncated)}}
+
     def facts(self) -> dict[str, Any]:
-        """Tokenizer, its vocabulary, tokens per text, and the share of texts that were cut off."""
+        """Tokenizer, its vocabulary and tokens per text."""
         return {
             "tokenizer": self.named.path,
             "tokenizer_digest": self.named.digest,
