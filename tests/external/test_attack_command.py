@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from retrace_pl.cli import main
 from retrace_pl.external import searches
 from retrace_pl.models import DCGAN
+from retrace_pl.traces import ModelPair
 
 TINY = [
     "--public=digits",
@@ -193,6 +194,20 @@ def test_endpoints_are_asked_once_and_a_failed_run_goes_on(services, tmp_path, c
     again = run(common, capsys)["metrics"]
     assert {name: service.requests for name, service in services.items()} == before
     assert again["attack"] == metrics["attack"]
+
+
+def test_ways_to_run_the_models_reach_them(weights, tmp_path, capsys, monkeypatch, prior):
+    asked = []
+
+    class Watched(ModelPair):
+        def __init__(self, *arguments, **options):
+            asked.append(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(searches, "ModelPair", Watched)
+    ways = ["--traces.memory_format=channels_last", "--traces.autocast=bfloat16"]
+    run([*pair(weights), *MODELS, *TINY, *prior, *ways, "--repeats=1", f"--output={tmp_path / 'run'}"], capsys)
+    assert asked[0] == {"memory_format": "channels_last", "autocast": "bfloat16", "compile": False}
 
 
 def test_python_functions(models, tmp_path, capsys, monkeypatch, prior):
