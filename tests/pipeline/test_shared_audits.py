@@ -96,6 +96,7 @@ def test_another_method_trains_and_searches_only_what_is_its_own(cache, finished
     assert judged(out) == judged(finished_run)
     assert same_files(out, finished_run)
     assert searches_in_the_log(out) == SEARCHED
+    assert not list(cache.rglob("*tfevents*")), "TensorBoard would show them once more"
     shown = capsys.readouterr().err
     for name in ("original", "evaluator", "generator", "retrained-1", "matched_retrain-0", "identity-0", "prior-1"):
         assert f"{name}: taken from the cache" in shown

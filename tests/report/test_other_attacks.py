@@ -211,6 +211,13 @@ def test_what_was_asked_for_in_words():
     assert asked_text(["prediction", "parameters"]) == "probabilities, the models' parameters"
 
 
+def test_an_inference_that_names_no_class_says_so():
+    values = {"answer": {"deleted_classes": [], "clear": False}, "judged": {"correct": False, "rank": 4}}
+    assert finding_sentences("class_inference", values) == [
+        "Class inference: no class deleted (wrong); rank of the deleted class 4; not set apart by a clear gap."
+    ]
+
+
 def test_a_wrong_answer_is_called_wrong():
     values = {"applicable": True, "answer": {"class": 7}, "judged": {"correct": False, "truth": [3]}, "queries": 5}
     assert finding_sentences("class_inference", values) == [

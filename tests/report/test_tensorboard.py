@@ -77,6 +77,19 @@ def test_texts_are_written_out_as_plain_text(tmp_path):
     assert written[0].tensor_proto.string_val[0].decode() == f"    1. {told[0]}\n    2. two lines"
 
 
+def test_norms_on_a_sphere_are_one_number(tmp_path):
+    pool = CandidatePool(16)
+    latents = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    pool.add(4 * latents / latents.norm(dim=1, keepdim=True), torch.rand(64))
+    assert pool.latents.norm(dim=1).unique().numel() > 1
+    observer = TensorBoardSearchObserver(tmp_path, "attack")
+    observer.on_start(64)
+    observer.on_update(64, pool, {})
+    observer.on_end()
+    [written] = EventAccumulator(str(tmp_path / "attack")).Reload().Histograms("search/latent_norms")
+    assert (written.histogram_value.min, written.histogram_value.max) == (4, 4)
+
+
 def test_no_grids(tmp_path):
     tags = run(tmp_path, pictures, grids=0).Tags()
     assert tags["images"] == tags["histograms"] == []

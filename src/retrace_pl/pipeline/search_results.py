@@ -22,6 +22,8 @@ from retrace_pl.searchers import PolicyState, save_policy
 FACTS, TENSORS = "search.json", "candidates.safetensors"
 POLICY_WEIGHTS, POLICY_SETTINGS = "policy.safetensors", "policy.json"
 LOG_FILE = "events."
+SHOWN, KEPT = ".tfevents.", ".kept."
+"""TensorBoard opens every file below its folder with `tfevents` in its name."""
 """How the names of TensorBoard's files begin."""
 
 
@@ -72,14 +74,14 @@ class SearchResults:
             log = search_log(self.log, label)
             before = _log_files(log)
             result = search()
-            logged = {name: path for name, path in _log_files(log).items() if name not in before}
+            logged = {_kept(name): path for name, path in _log_files(log).items() if name not in before}
             self._files[label] = {**_write(result, self.folder / "new" / artefact.key), **logged}
             return self._files[label]
 
         def take(files: Files) -> None:
             for name, path in files.items():
                 if name.startswith(LOG_FILE):
-                    place_file(path, search_log(self.log, label) / name)
+                    place_file(path, search_log(self.log, label) / name.replace(KEPT, SHOWN, 1))
             self._files[label] = files
 
         return Job(cache, artefact, make, take, self.run.console.print)
@@ -113,6 +115,11 @@ def reconstruction_tensors(found: Reconstruction) -> dict[str, Tensor]:
         "latents": found.latents,
     }
     return {name: value for name, value in tensors.items() if value is not None}
+
+
+def _kept(name: str) -> str:
+    """What a log is called in a cache, where TensorBoard would show it once more."""
+    return name.replace(SHOWN, KEPT, 1)
 
 
 def _log_files(folder: Path) -> dict[str, Path]:

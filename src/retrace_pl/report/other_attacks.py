@@ -228,7 +228,10 @@ def _concluded(values: Mapping[str, Any], classes: Sequence[str], known: Mapping
 
 
 def _told(answer: dict[str, Any], classes: Sequence[str]) -> str:
-    """The deleted classes that an inference names, which are taken out of the answer; empty where it names none."""
+    """The deleted classes that an inference names, which are taken out of the answer; empty where it is not asked."""
+    if answer.get("deleted_classes") == []:
+        del answer["deleted_classes"]
+        return "no class deleted"
     for key in ("deleted_classes", "class", "label"):
         named = answer.get(key)
         named = named if isinstance(named, list) else [named]

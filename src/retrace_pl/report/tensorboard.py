@@ -118,7 +118,8 @@ class TensorBoardSearchObserver:
         recent, scores = pool.latents[self._logged :], pool.scores[self._logged :]
         self._logged = len(pool)
         if len(recent):
-            writer.add_histogram("search/latent_norms", recent.norm(dim=1), queries)
+            # On a sphere all norms are the same but for rounding, which must not be all that the histogram shows.
+            writer.add_histogram("search/latent_norms", recent.norm(dim=1).round(decimals=4), queries)
             finite = scores[torch.isfinite(scores)]
             if len(finite):
                 writer.add_histogram("search/scores", finite, queries)
