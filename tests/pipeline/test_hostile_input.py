@@ -49,6 +49,13 @@ def test_a_name_builds_only_what_its_setting_expects(setting, tiny, tmp_path):
         assert not trap.exists(), name
 
 
+def test_what_is_refused_is_told_without_a_way_around(tiny):
+    part = json.dumps({"class_path": "os.mkdir", "init_args": {"path": "trap"}})
+    with pytest.raises(InputError, match=r"'os.mkdir' is not allowed") as refused:
+        parse("audit", "", ["--config", tiny, f"--unlearning={part}"])
+    assert "set_parsing_settings" not in str(refused.value)
+
+
 @pytest.mark.parametrize("setting", ["classifier.model", "unlearning", "searcher.algorithm"])
 def test_a_bare_name_is_no_way_around(setting, tiny):
     for name in CALLS:

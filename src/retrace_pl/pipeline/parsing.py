@@ -258,6 +258,7 @@ def one_line(error: BaseException) -> str:
     if unknown:
         setting, name = unknown.groups()
         text = f"{setting} {name} is neither a file nor a class that can be used here; {_kind_of(setting)}"
+    text = re.sub(r" Add the import path to import_path_allowlist in set_parsing_settings to allow it\.", "", text)
     home = os.path.expanduser("~")
     text = text.replace(home, "~") if len(home) > 1 else text
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."
