@@ -48,7 +48,7 @@ from retrace_pl.traces import ModelPair, TraceScorer
 
 NUM_ENVS = 128
 QUERIES = {"digits": 10240, "fashion_mnist": 4096, "resnet18": 512}
-WAY_QUERIES = {"digits": 4096, "fashion_mnist": 1024, "resnet18": 128}
+WAY_QUERIES = {"digits": 2048, "fashion_mnist": 512, "resnet18": 32}
 SINGLE_STEPS = {"digits": 4, "fashion_mnist": 2, "resnet18": 1}
 MILLION = 1_000_000
 
