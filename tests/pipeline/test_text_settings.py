@@ -78,7 +78,7 @@ def test_texts_that_do_not_fit_are_one_line(change, message, options, tmp_path, 
     ("content", "message"),
     [
         ({"text": ["a b", "  ", "c d"] * 60, "label": [0, 1, 2] * 60}, "text_column: the text of record "),
-        ({"text": ["a b", "b c", "c d"] * 60}, "label_column: cannot tell which column of "),
+        ({"text": ["a b", "b c", "c d"] * 60}, "news has no column 'label'"),
         ({"text": ["a b", "b c", "c d"] * 60, "label": ["x", "y", "z"] * 60}, "holds string, not whole numbers"),
         (
             {"text": ["a b", "b c", "c d"] * 60, "label": [0, 1.5, 2] * 60},
@@ -93,9 +93,8 @@ def test_data_sets_that_cannot_be_used_are_one_line(content, message, options, t
     (tmp_path / "news").mkdir()
     Dataset.from_dict(content).to_parquet(tmp_path / "news" / "train.parquet")
     other = f"--data.init_args.source.init_args.path={tmp_path / 'news'}"
-    columns = "--data.init_args.source.init_args.label_column=null"
     classes = "--data.init_args.forget_class=1"
-    line = refused([*options, other, columns, classes], tmp_path, monkeypatch, capsys)
+    line = refused([*options, other, classes], tmp_path, monkeypatch, capsys)
     assert message in line
 
 
