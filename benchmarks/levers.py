@@ -1,8 +1,8 @@
 """Levers on the directional search, one at a time: ``python benchmarks/levers.py [--quick] [--json FILE]``.
 
 The setting of ``directional.py``: Fashion-MNIST, the deleted class absent from public set and generator, black-box, an
-equal query budget. Seed 2 by default, because what the package ships was chosen on seed 0. Levers on the searcher are
-the names of ``directional.SEARCHERS``; three act on the score, with the shipped searcher:
+equal query budget. Seed 2 by default, because ``ppo`` was chosen on seed 0. Levers on the searcher are
+the names of ``directional.SEARCHERS``; three act on the score, with ``ppo``:
 
 - ``realism_0.1`` and ``realism_0.3``: that share of the score is the probability of being real, from a classifier
   trained on public images against the generator's samples;
@@ -158,7 +158,7 @@ class Levers:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """A table for every seed and class: one line per lever, the shipped searcher first, means over its cells."""
+    """A table for every seed and class: one line per lever, means over its cells."""
     cells = result["cells"]
     queries = ", ".join(f"{count:,}" for count in sorted({cell["queries"] for cell in cells}))
     lines = [
@@ -167,7 +167,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`, {result['date']}, {result['hardware']}, torch {result['machine']['torch']} with one"
         f" thread. Fashion-MNIST, black-box, {queries} queries a search, one search a cell. The cells after *retrain*"
         " are the matched-retrain control of the others, `random` is the same score without a searcher. `ppo` is the"
-        " shipped `configs/searcher/ppo_mixture.yaml` with tau 0. `diversity_share` is of the class's own. What each"
+        " packaged `configs/searcher/ppo_mixture.yaml` with tau 0. `diversity_share` is of the class's own. What each"
         " lever changes stands in `benchmarks/directional.py` and `benchmarks/levers.py`.",
     ]
     for seed, label in sorted({(cell["seed"], cell["class"]) for cell in cells}):
