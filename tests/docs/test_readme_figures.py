@@ -112,6 +112,15 @@ def test_directional(row, signal):
     assert row[1:] == [*(percent(of(searcher, "sr_oracle")) for searcher in ("ppo", "cem", "random")), spread]
 
 
+def test_directional_control_and_policy_off_the_sphere():
+    cells = [c for c in stored("directional")["cells"] if c["signal"] == "directional"]
+    control = mean(c["sr_oracle"] for c in cells if (c["searcher"], c["unlearner"]) == ("ppo", "retrain"))
+    assert f"gives {percent(control)} with the directional score" in README
+    off = [c for c in cells if c["searcher"] == "ppo_off_sphere" and c["unlearner"] in UNLEARNERS[:2]]
+    found, spread = mean(c["sr_oracle"] for c in off), mean(c["diversity"] for c in off)
+    assert f"({spread:.3f}) at {percent(found)}" in README
+
+
 def test_arena():
     text = (RESULTS / "arena_digits.md").read_text(encoding="utf-8")
     table = text[text.index("## All access levels") :].partition("\n## ")[0]
