@@ -24,7 +24,6 @@ from retrace_pl.pipeline.training import calm_lightning, fit, make_trainer
         ({"accelerator": "quantum"}, "quantum"),
         ({"strategy": "magic"}, "magic"),
         ({"precision": "7-bit"}, "7-bit"),
-        ({"devices": 0}, "devices"),
     ],
 )
 def test_settings_that_lightning_refuses_are_bad_input(settings, named):
