@@ -1,6 +1,8 @@
+import errno
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -9,6 +11,20 @@ from retrace_pl.cli import COMMANDS, main
 from retrace_pl.pipeline.parts import KINDS
 
 HEAVY = ("torch", "lightning", "stable_baselines3", "numpy", "jsonargparse", "rich")
+
+
+def thread_that_fails(error):
+    """A command that ends well while one of its threads does not."""
+
+    def work():
+        raise error
+
+    def command(_):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    return command
 
 
 def test_help_imports_nothing_heavy():
@@ -80,3 +96,22 @@ def test_command_help_comes_from_the_docstrings(command, capsys):
     shown = capsys.readouterr().out
     assert "--access" in shown
     assert "what the auditor may see" in shown
+
+
+def test_a_thread_that_finds_the_disk_full_is_one_line(monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("retrace_pl.pipeline.doctor.doctor", thread_that_fails(full))
+    before = threading.excepthook
+    assert main(["doctor"]) == 1
+    assert threading.excepthook is before
+    said = capsys.readouterr().err
+    assert said.startswith("retrace: error: a file cannot be used: No space left on device; free some space")
+    assert said.count("\n") == 1
+
+
+def test_other_failures_of_threads_are_left_to_python(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    monkeypatch.setattr("retrace_pl.pipeline.doctor.doctor", thread_that_fails(ValueError("a bug")))
+    assert main(["doctor"]) == 0
+    assert [str(failed.exc_value) for failed in seen] == ["a bug"]

@@ -6,10 +6,13 @@ Nothing heavy is imported before a command is chosen, so that `retrace --help` a
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from retrace_pl._version import __version__
@@ -62,7 +65,8 @@ def main(arguments: list[str]) -> int:
     try:
         if command not in SHARED:
             refuse_launch(command)
-        getattr(importlib.import_module(module), function)(rest)
+        with _disk_errors_of_threads():
+            getattr(importlib.import_module(module), function)(rest)
     except RetraceError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -76,6 +80,30 @@ def main(arguments: list[str]) -> int:
         remedy = f"{UNWRITABLE[error.errno]} or choose another folder with --output"
         return _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {remedy}", 1)
     return 0
+
+
+@contextlib.contextmanager
+def _disk_errors_of_threads() -> Iterator[None]:
+    """Takes disk errors of background threads, such as TensorBoard's writers, without the thread's traceback.
+
+    Most of them reach the main thread, too; those that do not are raised at the end, so that nothing is lost silently.
+    """
+    taken: list[OSError] = []
+    before = threading.excepthook
+
+    def take(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError) and failed.exc_value.errno in UNWRITABLE:
+            taken.append(failed.exc_value)
+        else:
+            before(failed)
+
+    threading.excepthook = take
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+    if taken:
+        raise taken[0]
 
 
 def overview() -> str:
